@@ -1,0 +1,96 @@
+//! Who may log in and what a login may do. Knows no socket: whether a peer is on this machine is told.
+
+use crate::config::Config;
+use hashbrown::HashMap;
+
+/// A user who has logged in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The login name.
+    pub name: String,
+    /// May set any `user-id` on messages.
+    pub impersonator: bool,
+}
+
+/// Users and their passwords.
+pub struct Access {
+    users: HashMap<String, Account>,
+    loopback_only: Vec<String>,
+    anonymous: Option<String>,
+}
+
+struct Account {
+    password: String,
+    impersonator: bool,
+}
+
+/// Why a login was refused; for the log, never for the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No such user, or another password.
+    InvalidCredentials(String),
+    /// The user may only come from this machine.
+    NotFromLoopback(String),
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::InvalidCredentials(user) => write!(f, "user '{user}' - invalid credentials"),
+            Self::NotFromLoopback(user) => write!(f, "user '{user}' can only connect via localhost"),
+        }
+    }
+}
+
+impl Access {
+    /// The users that the configuration names.
+    pub fn new(config: &Config) -> Self {
+        let mut users = HashMap::new();
+        let first = Account { password: config.default_pass.clone(), impersonator: false };
+        users.insert(config.default_user.clone(), first);
+        for user in &config.users {
+            let account = Account { password: user.password.clone(), impersonator: user.impersonator };
+            users.insert(user.name.clone(), account);
+        }
+        let anonymous = Some(config.anonymous_user.clone()).filter(|name| !name.is_empty());
+        Self { users, loopback_only: config.loopback_users.clone(), anonymous }
+    }
+
+    /// SASL mechanisms offered in connection.start, separated by blanks.
+    pub fn mechanisms(&self) -> &'static str {
+        if self.anonymous.is_some() { "ANONYMOUS PLAIN AMQPLAIN" } else { "PLAIN AMQPLAIN" }
+    }
+
+    /// Checks a name and a password.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn login(&self, name: &[u8], password: &[u8], from_loopback: bool) -> Result<User, Refusal> {
+        let refused = || Refusal::InvalidCredentials(String::from_utf8_lossy(name).into_owned());
+        let name = std::str::from_utf8(name).map_err(|_| refused())?;
+        let account = self.users.get(name).ok_or_else(refused)?;
+        // Without the length in the comparison's time: every octet is looked at.
+        let same = account.password.len() == password.len()
+            && account.password.bytes().zip(password).fold(0, |differs, (one, other)| differs | (one ^ other)) == 0;
+        if !same {
+            return Err(refused());
+        }
+        if !from_loopback && self.loopback_only.iter().any(|user| user == name) {
+            return Err(Refusal::NotFromLoopback(name.to_owned()));
+        }
+        Ok(User { name: name.to_owned(), impersonator: account.impersonator })
+    }
+
+    /// The user that an anonymous login becomes; `None` where that is not allowed.
+    pub fn anonymous(&self, from_loopback: bool) -> Option<Result<User, Refusal>> {
+        let name = self.anonymous.as_ref()?;
+        let password = self.users.get(name).map(|account| account.password.clone()).unwrap_or_default();
+        Some(self.login(name.as_bytes(), password.as_bytes(), from_loopback))
+    }
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access").field("users", &self.users.keys()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,60 @@
+//! Whether publishers have to wait, and the bell that tells them when they need not any more. Knows no connection.
+
+use crate::counters::Counters;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Notify;
+
+/// The alarms of a broker.
+#[derive(Debug)]
+pub struct Alarms {
+    counters: Arc<Counters>,
+    high: u64,
+    raised: AtomicBool,
+    cleared: Notify,
+}
+
+impl Alarms {
+    /// `high`: octets charged for messages from which on publishers wait.
+    pub fn new(counters: Arc<Counters>, high: u64) -> Self {
+        Self { counters, high, raised: AtomicBool::new(false), cleared: Notify::new() }
+    }
+
+    /// Looks at the counters anew. Returns the reason that connection.blocked gives, if publishers have to wait.
+    pub fn look(&self) -> Option<&'static str> {
+        let memory = self.counters.memory();
+        if memory > self.high {
+            if !self.raised.swap(true, Ordering::Relaxed) {
+                tracing::warn!(memory, high_watermark = self.high, "memory alarm: publishers are held back");
+            }
+            return Some("low on memory");
+        }
+        // A little below the mark before it ends, or it would flutter.
+        if self.raised.load(Ordering::Relaxed) {
+            if memory > self.high - self.high / 10 {
+                return Some("low on memory");
+            }
+            if self.raised.swap(false, Ordering::Relaxed) {
+                tracing::warn!(memory, "memory alarm cleared");
+            }
+            self.cleared.notify_waiters();
+        }
+        None
+    }
+
+    /// Whether an alarm was raised when somebody last looked.
+    pub fn is_raised(&self) -> bool {
+        self.raised.load(Ordering::Relaxed)
+    }
+
+    /// Waits until no alarm is raised any more.
+    pub async fn cleared(&self) {
+        loop {
+            let cleared = self.cleared.notified();
+            if self.look().is_none() {
+                return;
+            }
+            cleared.await;
+        }
+    }
+}

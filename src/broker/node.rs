@@ -1,0 +1,135 @@
+//! What all connections share: configuration, virtual hosts, users, alarms, and the list of connections. It opens no
+//! socket and starts no task.
+
+use crate::broker::access::Access;
+use crate::broker::alarms::Alarms;
+use crate::broker::vhost::Vhost;
+use crate::config::Config;
+use crate::counters::Counters;
+use crate::outbox::Outbox;
+use crate::wire::fault::Fault;
+use crate::wire::name::Name;
+use crate::wire::table_builder::TableBuilder;
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// The nine capabilities that RabbitMQ announces; clients look some of them up.
+const CAPABILITIES: [&str; 9] = [
+    "publisher_confirms",
+    "exchange_exchange_bindings",
+    "basic.nack",
+    "consumer_cancel_notify",
+    "connection.blocked",
+    "consumer_priorities",
+    "authentication_failure_close",
+    "per_consumer_qos",
+    "direct_reply_to",
+];
+
+/// A broker without its sockets.
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    counters: Arc<Counters>,
+    vhosts: HashMap<Name, Arc<Vhost>>,
+    access: Access,
+    alarms: Alarms,
+    server_properties: Vec<u8>,
+    connections: Mutex<HashMap<u64, Arc<Outbox>>>,
+}
+
+impl Node {
+    /// The broker that `config` describes.
+    pub fn new(config: Config) -> Self {
+        let counters = Arc::new(Counters::default());
+        let mut vhosts = HashMap::new();
+        for name in std::iter::once(&config.default_vhost).chain(&config.vhosts) {
+            if let Some(name) = Name::new(name.as_bytes()) {
+                let vhost = Vhost::new(name.clone(), Arc::clone(&counters));
+                vhosts.entry(name).or_insert_with(|| Arc::new(vhost));
+            }
+        }
+        Self {
+            access: Access::new(&config),
+            alarms: Alarms::new(Arc::clone(&counters), config.memory_high_watermark),
+            server_properties: server_properties(&config),
+            vhosts,
+            counters,
+            config,
+            connections: Mutex::default(),
+        }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Users.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Alarms.
+    pub fn alarms(&self) -> &Alarms {
+        &self.alarms
+    }
+
+    /// The virtual host of that name.
+    pub fn vhost(&self, name: &[u8]) -> Option<&Arc<Vhost>> {
+        self.vhosts.get(name)
+    }
+
+    /// `server-properties` of connection.start: the octets of a table.
+    pub fn server_properties(&self) -> &[u8] {
+        &self.server_properties
+    }
+
+    /// Puts a connection on the list; its number.
+    pub fn enlist(&self, outbox: &Arc<Outbox>) -> u64 {
+        let number = self.counters.next_connection();
+        self.connections.lock().insert(number, Arc::clone(outbox));
+        number
+    }
+
+    /// Takes a connection off the list.
+    pub fn strike(&self, number: u64) {
+        self.connections.lock().remove(&number);
+    }
+
+    /// Asks every connection to close.
+    pub fn close_all(&self, fault: &Fault) {
+        let outboxes: Vec<_> = self.connections.lock().values().cloned().collect();
+        for outbox in outboxes {
+            outbox.ask_to_close(fault.clone());
+        }
+    }
+}
+
+fn server_properties(config: &Config) -> Vec<u8> {
+    let mut capabilities = TableBuilder::new();
+    for name in CAPABILITIES {
+        capabilities.put_bool(name.as_bytes(), true);
+    }
+    let mut properties = TableBuilder::new();
+    properties.put_table(b"capabilities", capabilities.as_table());
+    for (key, text) in [
+        ("cluster_name", config.cluster_name.as_str()),
+        ("copyright", "Copyright (c) the Leveret authors"),
+        ("information", "Licensed under the Apache License 2.0"),
+        ("leveret", env!("CARGO_PKG_VERSION")),
+        ("platform", concat!("Rust ", env!("CARGO_PKG_RUST_VERSION"))),
+        // Clients look these two up to decide what they may use.
+        ("product", "RabbitMQ"),
+        ("version", config.server_version.as_str()),
+    ] {
+        properties.put_long_str(key.as_bytes(), text.as_bytes());
+    }
+    properties.into_octets()
+}

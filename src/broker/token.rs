@@ -1,0 +1,44 @@
+//! Names that nobody can guess: server-named queues, consumer tags, reply channels. Knows nothing of their use.
+
+use crate::wire::name::Name;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// `prefix` and 22 characters that stand for 128 random bits.
+pub fn generated(prefix: &'static str) -> Name {
+    let mut bits = [0; 16];
+    if getrandom::fill(&mut bits).is_err() {
+        // No entropy device: unique all the same, though it can be guessed.
+        bits = fallback();
+    }
+    let mut name = Vec::with_capacity(prefix.len() + 22);
+    name.extend_from_slice(prefix.as_bytes());
+    name.extend_from_slice(URL_SAFE_NO_PAD.encode(bits).as_bytes());
+    Name::new(&name).unwrap_or_default()
+}
+
+fn fallback() -> [u8; 16] {
+    use std::hash::BuildHasher;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let hash = std::hash::RandomState::new().hash_one(count);
+    let mut bits = [0; 16];
+    let (first, last) = bits.split_at_mut(8);
+    first.copy_from_slice(&hash.to_be_bytes());
+    last.copy_from_slice(&count.to_be_bytes());
+    bits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_differ_and_have_rabbitmqs_shape() {
+        let (one, other) = (generated("amq.gen-"), generated("amq.gen-"));
+        assert_ne!(one, other);
+        assert_eq!(one.as_octets().len(), "amq.gen-".len() + 22);
+        assert_ne!(fallback(), fallback());
+    }
+}

@@ -1,0 +1,340 @@
+//! The delivery side of one connection: octets that wait to be written, and what its channels have been handed.
+//!
+//! One lock a connection; it is a leaf: under it no other lock is taken. Any task may append to an outbox or ring one of
+//! its two bells; only the connection's own tasks write to the socket, open, close, confirm and resume. It knows no
+//! queue, no exchange and no socket.
+
+pub mod ledger;
+
+use crate::limits;
+use crate::message::Message;
+use crate::outbox::ledger::Ledger;
+use crate::wire::encode_content::{self, Content};
+use crate::wire::encode_reply::{self, Reply};
+use crate::wire::fault::Fault;
+use crate::wire::name::Name;
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// Where a consumer's deliveries go.
+#[derive(Clone, Debug)]
+pub struct Address {
+    /// Channel number.
+    pub channel: u16,
+    /// The channel's slot of this consumer.
+    pub slot: u32,
+    /// Consumer tag.
+    pub tag: Name,
+    /// Deliveries count as settled at once.
+    pub no_ack: bool,
+}
+
+/// What became of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its octets are in the buffer.
+    Delivered,
+    /// Nothing was appended: the consumer is to be passed over until it is resumed.
+    Stalled,
+}
+
+/// What the owner of the connection is to do, as others have asked.
+#[derive(Debug, Default)]
+pub struct Errands {
+    /// Consumers (channel, slot) that were passed over because the buffer was full; resume them.
+    pub stalled: Vec<(u16, u32)>,
+    /// Consumers (channel, slot) whose queue is gone; tell the client.
+    pub lost: Vec<(u16, u32)>,
+    /// The connection is to be closed.
+    pub close: Option<Fault>,
+}
+
+/// The outbox of one connection.
+#[derive(Debug)]
+pub struct Outbox {
+    inner: Mutex<Inner>,
+    /// Rung when octets wait to be written.
+    writer: Notify,
+    /// Rung when the owner has errands to run.
+    owner: Notify,
+}
+
+/// What the lock guards.
+#[derive(Debug)]
+pub struct Inner {
+    pending: Vec<u8>,
+    frame_max: u32,
+    channels: Vec<Option<Box<Ledger>>>,
+    errands: Errands,
+    /// Someone has already put this outbox on a list of outboxes to wake.
+    announced: bool,
+    /// No octet follows those that are pending.
+    finished: bool,
+    /// The socket is gone; nothing is kept any more.
+    dead: bool,
+}
+
+/// Outboxes that got octets in a batch of work, each once. Their writers are woken when the batch ends.
+#[derive(Debug, Default)]
+pub struct Touched(Vec<Arc<Outbox>>);
+
+impl Touched {
+    /// Wakes the writer of each, once.
+    pub fn wake(&mut self) {
+        for outbox in self.0.drain(..) {
+            outbox.writer.notify_one();
+        }
+    }
+
+    /// Puts `outbox` on the list unless someone has already done so since its writer last looked.
+    pub fn add(&mut self, outbox: &Arc<Outbox>, inner: &mut Inner) {
+        if !inner.announced && !inner.dead {
+            inner.announced = true;
+            self.0.push(Arc::clone(outbox));
+        }
+    }
+}
+
+impl Drop for Touched {
+    /// Whoever announced an outbox and then left must not keep its writer asleep.
+    fn drop(&mut self) {
+        self.wake();
+    }
+}
+
+/// What the writer found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Octets to write.
+    Octets,
+    /// Nothing now; wait for the bell.
+    Nothing,
+    /// Nothing, and nothing will follow.
+    Finished,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                pending: Vec::new(),
+                frame_max: limits::FRAME_SIZE_BEFORE_TUNE,
+                channels: Vec::new(),
+                errands: Errands::default(),
+                announced: false,
+                finished: false,
+                dead: false,
+            }),
+            writer: Notify::new(),
+            owner: Notify::new(),
+        }
+    }
+}
+
+impl Outbox {
+    /// Takes the lock, to append a run of things.
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock()
+    }
+
+    /// Waits until octets wait to be written.
+    pub async fn octets_wait(&self) {
+        self.writer.notified().await;
+    }
+
+    /// Waits until the owner has an errand.
+    pub async fn errand_waits(&self) {
+        self.owner.notified().await;
+    }
+
+    /// Tells the owner to look at its errands.
+    pub fn ring_owner(&self) {
+        self.owner.notify_one();
+    }
+
+    /// Asks the owner to close the connection.
+    pub fn ask_to_close(&self, fault: Fault) {
+        self.lock().errands.close.get_or_insert(fault);
+        self.ring_owner();
+    }
+
+    /// Tells the owner that the queue behind a consumer is gone.
+    pub fn lost(&self, channel: u16, slot: u32) {
+        self.lock().errands.lost.push((channel, slot));
+        self.ring_owner();
+    }
+
+    /// No octet will follow; the writer ends when all is written.
+    pub fn finish(&self) {
+        self.lock().finished = true;
+        self.writer.notify_one();
+    }
+
+    /// The socket is gone: what waits is dropped, and what follows too.
+    pub fn die(&self) {
+        let mut inner = self.lock();
+        inner.dead = true;
+        inner.finished = true;
+        inner.pending = Vec::new();
+        drop(inner);
+        self.writer.notify_one();
+        self.owner.notify_one();
+    }
+
+    /// Swaps the octets that wait with the writer's empty `spare`. Tells the owner when consumers that were passed over
+    /// can go on.
+    pub fn take(&self, spare: &mut Vec<u8>) -> Taken {
+        let mut inner = self.lock();
+        inner.announced = false;
+        if !inner.errands.stalled.is_empty() || inner.pending.len() > limits::HOLD_READER_AT {
+            self.owner.notify_one();
+        }
+        if inner.pending.is_empty() {
+            return if inner.finished { Taken::Finished } else { Taken::Nothing };
+        }
+        std::mem::swap(&mut inner.pending, spare);
+        Taken::Octets
+    }
+}
+
+impl Inner {
+    /// The frame size both sides agreed on, in octets.
+    pub fn set_frame_max(&mut self, frame_max: u32) {
+        self.frame_max = frame_max;
+    }
+
+    /// A channel is opened: deliveries to it are possible from now on.
+    pub fn open_channel(&mut self, channel: u16) {
+        let at = usize::from(channel);
+        if self.channels.len() <= at {
+            self.channels.resize_with(at + 1, || None);
+        }
+        if let Some(slot) = self.channels.get_mut(at) {
+            *slot = Some(Box::default());
+        }
+    }
+
+    /// A channel is closed: no delivery to it follows. Returns what it had not settled, by rising tag.
+    pub fn close_channel(&mut self, channel: u16) -> Vec<(u64, ledger::Unsettled)> {
+        let mut outstanding = Vec::new();
+        if let Some(mut ledger) = self.channels.get_mut(usize::from(channel)).and_then(Option::take)
+            && ledger.settle(0, true, &mut outstanding).is_err()
+        {
+            outstanding.clear();
+        }
+        self.errands.stalled.retain(|(other, _)| *other != channel);
+        self.errands.lost.retain(|(other, _)| *other != channel);
+        outstanding
+    }
+
+    /// The books of an open channel.
+    pub fn ledger(&mut self, channel: u16) -> Option<&mut Ledger> {
+        self.channels.get_mut(usize::from(channel))?.as_deref_mut()
+    }
+
+    /// Appends a delivery, unless the connection or the channel takes no more now.
+    pub fn deliver(&mut self, to: &Address, seq: u64, redelivered: bool, message: &Message) -> Outcome {
+        if self.pending.len() >= limits::STALL_AT {
+            self.errands.stalled.push((to.channel, to.slot));
+            return Outcome::Stalled;
+        }
+        let frame_max = self.frame_max;
+        let Some(ledger) = self.channels.get_mut(usize::from(to.channel)).and_then(Option::as_deref_mut) else {
+            return Outcome::Stalled;
+        };
+        let tag = if to.no_ack {
+            ledger.next_tag()
+        } else if ledger.refuses(to.slot) {
+            return Outcome::Stalled;
+        } else {
+            ledger.hand_out(to.slot, seq)
+        };
+        let out = &mut self.pending;
+        encode_content::deliver(out, to.channel, frame_max, to.tag.as_octets(), tag, redelivered, content(message));
+        Outcome::Delivered
+    }
+
+    /// Appends a reply to a request over `amq.rabbitmq.reply-to`. False: the client reads too slowly, it is dropped.
+    pub fn deliver_reply(&mut self, to: &Address, message: &Message) -> bool {
+        if self.dead || self.pending.len() >= limits::HOLD_READER_AT {
+            return false;
+        }
+        let frame_max = self.frame_max;
+        let Some(ledger) = self.ledger(to.channel) else { return false };
+        let tag = ledger.next_tag();
+        let out = &mut self.pending;
+        encode_content::deliver(out, to.channel, frame_max, to.tag.as_octets(), tag, false, content(message));
+        true
+    }
+
+    /// Appends basic.get-ok; `slot` is `None` when the message counts as settled.
+    pub fn get_ok(&mut self, channel: u16, slot: Option<u32>, entry: Got<'_>, remaining: u32) {
+        let frame_max = self.frame_max;
+        let Some(ledger) = self.ledger(channel) else { return };
+        let tag = match slot {
+            Some(slot) => ledger.hand_out(slot, entry.seq),
+            None => ledger.next_tag(),
+        };
+        let out = &mut self.pending;
+        encode_content::get_ok(out, channel, frame_max, tag, entry.redelivered, remaining, content(entry.message));
+    }
+
+    /// Appends basic.return.
+    pub fn give_back(&mut self, channel: u16, code: u16, text: &[u8], content: Content<'_>) {
+        encode_content::basic_return(&mut self.pending, channel, self.frame_max, code, text, content);
+    }
+
+    /// Appends a publisher confirm.
+    pub fn confirm(&mut self, channel: u16, tag: u64, multiple: bool) {
+        encode_content::ack(&mut self.pending, channel, tag, multiple);
+    }
+
+    /// Appends a method without content.
+    pub fn reply(&mut self, channel: u16, reply: &Reply<'_>) {
+        encode_reply::reply(&mut self.pending, channel, reply);
+    }
+
+    /// Appends raw octets: a heartbeat, a protocol header.
+    pub fn octets(&mut self, octets: &[u8]) {
+        self.pending.extend_from_slice(octets);
+    }
+
+    /// Appends a heartbeat, unless other octets wait: those show as well that the server is alive.
+    pub fn heartbeat(&mut self) {
+        if self.pending.is_empty() {
+            encode_content::heartbeat(&mut self.pending);
+        }
+    }
+
+    /// What others have asked the owner to do. Stalled consumers stay on the list while the buffer is above low water.
+    pub fn take_errands(&mut self) -> Errands {
+        let stalled = if self.pending.len() <= limits::RESUME_AT { std::mem::take(&mut self.errands.stalled) } else { Vec::new() };
+        Errands { stalled, lost: std::mem::take(&mut self.errands.lost), close: self.errands.close.take() }
+    }
+
+    /// Whether so much waits to be written that the peer's own requests have to wait.
+    pub fn holds_reader(&self) -> bool {
+        self.pending.len() >= limits::HOLD_READER_AT
+    }
+
+    /// Whether the socket is gone.
+    pub fn is_dead(&self) -> bool {
+        self.dead
+    }
+}
+
+/// A message fetched by basic.get.
+#[derive(Clone, Copy, Debug)]
+pub struct Got<'a> {
+    /// Its position in the queue.
+    pub seq: u64,
+    /// Whether it was handed out before.
+    pub redelivered: bool,
+    /// The message.
+    pub message: &'a Message,
+}
+
+fn content(message: &Message) -> Content<'_> {
+    Content { route: message.route(), properties: message.properties(), body: message.body() }
+}

@@ -1,0 +1,413 @@
+//! What queue.declare and basic.consume carry as arguments: which are known, what their values may be, and when a
+//! second declaration means the same queue. It acts on none of them and knows no queue.
+//!
+//! Follows RabbitMQ's `rabbit_amqqueue` (declare_args, consume_args, assert_args_equivalence), words included.
+
+use crate::wire::fault::{Code, Fault};
+use crate::wire::table::{Table, Value};
+use std::fmt::Display;
+
+/// `x-queue-type`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QueueType {
+    /// The default.
+    #[default]
+    Classic,
+    /// Declared with the contract of a quorum queue.
+    Quorum,
+    /// Declared as a stream.
+    Stream,
+}
+
+impl QueueType {
+    /// The type that `arguments` ask for; classic when they ask for none.
+    pub fn of(arguments: Table<'_>) -> Option<Self> {
+        match arguments.get(b"x-queue-type") {
+            None | Some(Value::LongStr(b"" | b"undefined" | b"classic")) => Some(Self::Classic),
+            Some(Value::LongStr(b"quorum")) => Some(Self::Quorum),
+            Some(Value::LongStr(b"stream")) => Some(Self::Stream),
+            Some(_) => None,
+        }
+    }
+
+    /// As clients write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::Quorum => "quorum",
+            Self::Stream => "stream",
+        }
+    }
+
+    fn module(self) -> &'static str {
+        match self {
+            Self::Classic => "rabbit_classic_queue",
+            Self::Quorum => "rabbit_quorum_queue",
+            Self::Stream => "rabbit_stream_queue",
+        }
+    }
+
+    /// The arguments this type knows, in the order in which a second declaration is compared.
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Classic => &CLASSIC,
+            Self::Quorum => &QUORUM,
+            Self::Stream => &STREAM,
+        }
+    }
+
+    fn consumer_arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Classic => &["x-priority"],
+            Self::Quorum => &["x-priority", "x-consumer-timeout"],
+            Self::Stream => &["x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered"],
+        }
+    }
+}
+
+const ALL_TYPES: [QueueType; 3] = [QueueType::Classic, QueueType::Quorum, QueueType::Stream];
+
+static CLASSIC: [&str; 14] = [
+    "x-expires",
+    "x-message-ttl",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-max-priority",
+    "x-overflow",
+    "x-queue-mode",
+    "x-queue-version",
+    "x-single-active-consumer",
+    "x-queue-type",
+    "x-queue-master-locator",
+    "x-queue-leader-locator",
+];
+
+static QUORUM: [&str; 20] = [
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
+    "x-expires",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-max-in-memory-length",
+    "x-max-in-memory-bytes",
+    "x-overflow",
+    "x-single-active-consumer",
+    "x-queue-type",
+    "x-quorum-initial-group-size",
+    "x-delivery-limit",
+    "x-message-ttl",
+    "x-queue-leader-locator",
+    "x-consumer-disconnected-timeout",
+    "x-consumer-timeout",
+    "x-delayed-retry-type",
+    "x-delayed-retry-min",
+    "x-delayed-retry-max",
+];
+
+static STREAM: [&str; 7] = [
+    "x-max-length-bytes",
+    "x-queue-type",
+    "x-max-age",
+    "x-stream-max-segment-size-bytes",
+    "x-stream-filter-size-bytes",
+    "x-initial-cluster-size",
+    "x-queue-leader-locator",
+];
+
+/// Arguments of queue.declare that have an effect today.
+const WITH_EFFECT: [&str; 1] = ["x-queue-type"];
+/// Ten years, in milliseconds: the longest time to live.
+const EXPIRY_MAX_MS: i64 = 315_360_000_000;
+
+type Check = fn(&Value<'_>, Table<'_>) -> Result<(), String>;
+
+/// Each known argument with its rule, in the order in which RabbitMQ checks them.
+static DECLARE_RULES: [(&str, Check); 22] = [
+    ("x-expires", expires),
+    ("x-message-ttl", message_ttl),
+    ("x-dead-letter-exchange", text),
+    ("x-dead-letter-routing-key", dead_letter_key),
+    ("x-dead-letter-strategy", |value, _| one_of(value, &["at-most-once", "at-least-once"], "invalid_dlx_strategy")),
+    ("x-max-length", not_negative),
+    ("x-max-length-bytes", not_negative),
+    ("x-max-in-memory-length", not_negative),
+    ("x-max-in-memory-bytes", not_negative),
+    ("x-max-priority", max_priority),
+    ("x-overflow", |value, _| one_of(value, &["drop-head", "reject-publish", "reject-publish-dlx"], "invalid_overflow")),
+    ("x-queue-version", queue_version),
+    ("x-single-active-consumer", boolean),
+    ("x-consumer-timeout", not_negative),
+    ("x-consumer-disconnected-timeout", not_negative),
+    ("x-quorum-initial-group-size", positive),
+    ("x-max-age", max_age),
+    ("x-stream-max-segment-size-bytes", not_negative),
+    ("x-stream-filter-size-bytes", not_negative),
+    ("x-initial-cluster-size", positive),
+    ("x-queue-leader-locator", leader_locator),
+    ("x-delivery-limit", integer),
+];
+
+/// Checks the arguments of a new queue. `queue` names it as in `queue 'q' in vhost '/'`.
+///
+/// # Errors
+/// 406 with RabbitMQ's text: a known argument has a value or type that it may not have, or belongs to another queue type.
+pub fn check_declare(queue: &dyn Display, arguments: Table<'_>) -> Result<QueueType, Fault> {
+    let kind = queue_type(queue, arguments)?;
+    for (key, check) in &DECLARE_RULES {
+        if kind.arguments().contains(key)
+            && let Some(value) = arguments.get(key.as_bytes())
+        {
+            check(&value, arguments).map_err(|reason| invalid(key, queue, &reason))?;
+        }
+    }
+    refuse_foreign(queue, kind, arguments, QueueType::arguments)?;
+    Ok(kind)
+}
+
+/// The arguments that are stored but change nothing yet.
+pub fn without_effect<'a>(arguments: Table<'a>) -> impl Iterator<Item = &'a [u8]> {
+    arguments.iter().map(|(key, _)| key).filter(|key| {
+        let known = |names: &[&str]| names.iter().any(|name| name.as_bytes() == *key);
+        known(&CLASSIC) && !known(&WITH_EFFECT) || known(&QUORUM) && !known(&WITH_EFFECT) || known(&STREAM) && !known(&WITH_EFFECT)
+    })
+}
+
+/// Checks the arguments of a consumer; its priority.
+///
+/// # Errors
+/// 406, as for [`check_declare`].
+pub fn check_consume(queue: &dyn Display, kind: QueueType, arguments: Table<'_>) -> Result<i64, Fault> {
+    let mut priority = 0;
+    for key in kind.consumer_arguments() {
+        let Some(value) = arguments.get(key.as_bytes()) else { continue };
+        let checked = match *key {
+            "x-priority" => integer(&value, arguments),
+            "x-consumer-timeout" => not_negative(&value, arguments),
+            "x-stream-offset" => stream_offset(&value),
+            _ => Ok(()),
+        };
+        checked.map_err(|reason| invalid(key, queue, &reason))?;
+        if *key == "x-priority" {
+            priority = value.as_integer().unwrap_or(0);
+        }
+    }
+    refuse_foreign(queue, kind, arguments, QueueType::consumer_arguments)?;
+    Ok(priority)
+}
+
+/// Compares a second declaration with the first.
+///
+/// # Errors
+/// 406 `inequivalent arg ...`: an argument that the queue's type knows differs.
+pub fn check_equivalent(queue: &dyn Display, kind: QueueType, current: Table<'_>, received: Table<'_>) -> Result<(), Fault> {
+    kind.arguments().iter().try_for_each(|key| {
+        let (old, new) = (current.get(key.as_bytes()), received.get(key.as_bytes()));
+        if *key == "x-queue-type" {
+            return same_type(queue, kind, new);
+        }
+        compare(key, queue, old, new)
+    })
+}
+
+/// Compares one argument of two declarations of the thing that `whose` names.
+///
+/// # Errors
+/// 406 `inequivalent arg ...`.
+pub fn compare(key: &str, whose: &dyn Display, old: Option<Value<'_>>, new: Option<Value<'_>>) -> Result<(), Fault> {
+    let (received, current) = match (&old, &new) {
+        (None, None) => return Ok(()),
+        (Some(old), Some(new)) if equivalent(old, new) => return Ok(()),
+        (Some(old), Some(new)) => (format!("'{new}'"), format!("'{old}'")),
+        _ => (described(new.as_ref()), described(old.as_ref())),
+    };
+    Err(inequivalent(key, whose, &received, &current))
+}
+
+/// The 406 of a second declaration that does not mean the same.
+pub fn inequivalent(key: &str, whose: &dyn Display, received: &str, current: &str) -> Fault {
+    Fault::new(Code::PreconditionFailed, format_args!("inequivalent arg '{key}' for {whose}: received {received} but current is {current}"))
+}
+
+fn same_type(queue: &dyn Display, kind: QueueType, received: Option<Value<'_>>) -> Result<(), Fault> {
+    let received = match received {
+        None | Some(Value::LongStr(b"" | b"undefined")) => "classic".to_owned(),
+        Some(value) => value.to_string(),
+    };
+    if received == kind.name() {
+        return Ok(());
+    }
+    Err(inequivalent("x-queue-type", queue, &format!("'{received}'"), &format!("'{}'", kind.name())))
+}
+
+fn equivalent(old: &Value<'_>, new: &Value<'_>) -> bool {
+    match (old.as_integer(), new.as_integer()) {
+        (Some(old), Some(new)) => old == new,
+        (None, None) => old.type_name() == new.type_name() && old.to_string() == new.to_string() || floats(old, new),
+        _ => false,
+    }
+}
+
+fn floats(old: &Value<'_>, new: &Value<'_>) -> bool {
+    let float = |value: &Value<'_>| match value {
+        Value::F32(value) => Some(f64::from(*value)),
+        Value::F64(value) => Some(*value),
+        _ => None,
+    };
+    matches!((float(old), float(new)), (Some(old), Some(new)) if old == new)
+}
+
+fn described(value: Option<&Value<'_>>) -> String {
+    value.map_or_else(|| "none".to_owned(), |value| format!("the value '{value}' of type '{}'", value.type_name()))
+}
+
+fn invalid(key: &str, whose: &dyn Display, reason: &str) -> Fault {
+    Fault::new(Code::PreconditionFailed, format_args!("invalid arg '{key}' for {whose}: {reason}"))
+}
+
+fn queue_type(queue: &dyn Display, arguments: Table<'_>) -> Result<QueueType, Fault> {
+    QueueType::of(arguments).ok_or_else(|| {
+        let reason = match arguments.get(b"x-queue-type") {
+            Some(value @ Value::LongStr(_)) => format!("\"unsupported queue type '{value}'\""),
+            Some(value) => unacceptable(&value),
+            None => String::new(),
+        };
+        invalid("x-queue-type", queue, &reason)
+    })
+}
+
+fn refuse_foreign(
+    queue: &dyn Display,
+    kind: QueueType,
+    arguments: Table<'_>,
+    known: fn(QueueType) -> &'static [&'static str],
+) -> Result<(), Fault> {
+    let has = |kind: QueueType, key: &[u8]| known(kind).iter().any(|name| name.as_bytes() == key);
+    match arguments.iter().find(|(key, _)| !has(kind, key) && ALL_TYPES.iter().any(|other| has(*other, key))) {
+        None => Ok(()),
+        Some((key, _)) => Err(Fault::new(
+            Code::PreconditionFailed,
+            format_args!("invalid arg '{}' for {queue} of queue type {}", String::from_utf8_lossy(key), kind.module()),
+        )),
+    }
+}
+
+fn unacceptable(value: &Value<'_>) -> String {
+    format!("{{unacceptable_type,{}}}", value.type_name())
+}
+
+fn number(value: &Value<'_>) -> Result<i64, String> {
+    match value {
+        Value::Decimal { .. } => Err(not_an_integer(value)),
+        _ => value.as_integer().ok_or_else(|| not_an_integer(value)),
+    }
+}
+
+fn not_an_integer(value: &Value<'_>) -> String {
+    format!("\"expected integer, got {}\"", value.type_name())
+}
+
+fn integer(value: &Value<'_>, _: Table<'_>) -> Result<(), String> {
+    number(value).map(drop)
+}
+
+fn not_negative(value: &Value<'_>, _: Table<'_>) -> Result<(), String> {
+    match number(value)? {
+        n if n < 0 => Err(format!("{{value_negative,{n}}}")),
+        _ => Ok(()),
+    }
+}
+
+fn positive(value: &Value<'_>, arguments: Table<'_>) -> Result<(), String> {
+    not_negative(value, arguments)?;
+    if number(value)? == 0 { Err("{value_zero,0}".to_owned()) } else { Ok(()) }
+}
+
+fn message_ttl(value: &Value<'_>, arguments: Table<'_>) -> Result<(), String> {
+    not_negative(value, arguments)?;
+    match number(value)? {
+        n if n > EXPIRY_MAX_MS => Err(format!("{{value_too_large,{n}}}")),
+        _ => Ok(()),
+    }
+}
+
+fn expires(value: &Value<'_>, arguments: Table<'_>) -> Result<(), String> {
+    if number(value)? == 0 {
+        return Err("{value_zero,0}".to_owned());
+    }
+    message_ttl(value, arguments)
+}
+
+fn max_priority(value: &Value<'_>, arguments: Table<'_>) -> Result<(), String> {
+    not_negative(value, arguments)?;
+    match number(value)? {
+        n if n > 255 => Err(format!("{{max_value_exceeded,{n}}}")),
+        _ => Ok(()),
+    }
+}
+
+fn queue_version(value: &Value<'_>, arguments: Table<'_>) -> Result<(), String> {
+    not_negative(value, arguments)?;
+    match number(value)? {
+        1 | 2 => Ok(()),
+        n => Err(format!("\"unsupported queue version '{n}'\"")),
+    }
+}
+
+fn boolean(value: &Value<'_>, _: Table<'_>) -> Result<(), String> {
+    if matches!(value, Value::Bool(_)) { Ok(()) } else { Err(unacceptable(value)) }
+}
+
+fn text(value: &Value<'_>, _: Table<'_>) -> Result<(), String> {
+    if matches!(value, Value::LongStr(_)) { Ok(()) } else { Err(unacceptable(value)) }
+}
+
+fn dead_letter_key(value: &Value<'_>, arguments: Table<'_>) -> Result<(), String> {
+    text(value, arguments)?;
+    match arguments.get(b"x-dead-letter-exchange") {
+        None => Err("routing_key_but_no_dlx_defined".to_owned()),
+        Some(_) => Ok(()),
+    }
+}
+
+fn one_of(value: &Value<'_>, choices: &[&str], otherwise: &str) -> Result<(), String> {
+    match value {
+        Value::LongStr(text) if choices.iter().any(|choice| choice.as_bytes() == *text) => Ok(()),
+        Value::LongStr(_) => Err(otherwise.to_owned()),
+        _ => Err(unacceptable(value)),
+    }
+}
+
+fn leader_locator(value: &Value<'_>, _: Table<'_>) -> Result<(), String> {
+    let known = ["client-local", "balanced", "random", "least-leaders", "min-masters"];
+    one_of(value, &known, "invalid_queue_locator_arg")
+}
+
+fn max_age(value: &Value<'_>, _: Table<'_>) -> Result<(), String> {
+    match value {
+        Value::LongStr(age) if is_age(age) => Ok(()),
+        Value::LongStr(_) => Err("invalid_max_age".to_owned()),
+        _ => Err(unacceptable(value)),
+    }
+}
+
+/// A positive number and one of the units Y, M, D, h, m, s.
+fn is_age(age: &[u8]) -> bool {
+    let digits = age.iter().take_while(|octet| octet.is_ascii_digit()).count();
+    let (number, unit) = age.split_at(digits);
+    number.iter().any(|digit| *digit != b'0') && matches!(unit, b"Y" | b"M" | b"D" | b"h" | b"m" | b"s")
+}
+
+fn stream_offset(value: &Value<'_>) -> Result<(), String> {
+    match value {
+        Value::LongStr(b"first" | b"last" | b"next") | Value::Timestamp(_) => Ok(()),
+        Value::LongStr(age) if is_age(age) => Ok(()),
+        Value::LongStr(text) => {
+            Err(format!("{{invalid_stream_offset_arg,{{longstr,<<\"{}\">>}}}}", String::from_utf8_lossy(text)))
+        }
+        _ if value.as_integer().is_some_and(|offset| offset >= 0) => Ok(()),
+        _ => Err(format!("{{invalid_stream_offset_arg,{{{},{value}}}}}", value.type_name())),
+    }
+}

@@ -1,0 +1,194 @@
+//! From a method with content over its header to its body: whole in one read, or frame by frame. It knows no exchange and
+//! no queue.
+
+use crate::limits;
+use crate::wire::fault::{Code, Fault};
+use crate::wire::frame::{self, Frame, Kind, Scan};
+use crate::wire::method::Publish;
+use crate::wire::properties::{self, ContentHead};
+
+/// The class of every method with content.
+const BASIC: u16 = 60;
+
+/// What a content belongs to.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    /// basic.publish.
+    Publish {
+        /// Exchange and key as two short strings.
+        route: Box<[u8]>,
+        /// Octets of `route` that the exchange takes, its length octet included.
+        key_at: usize,
+        /// `mandatory`.
+        mandatory: bool,
+        /// `immediate`.
+        immediate: bool,
+    },
+    /// A method with content that only servers send: class and method.
+    Foreign(u16, u16),
+}
+
+impl Subject {
+    /// Remembers a publish beyond its read buffer.
+    pub fn publish(publish: &Publish<'_>) -> Self {
+        Self::Publish {
+            route: publish.route.into(),
+            key_at: publish.exchange.len() + 1,
+            mandatory: publish.mandatory,
+            immediate: publish.immediate,
+        }
+    }
+
+    /// Class and method id.
+    pub fn id(&self) -> (u16, u16) {
+        match self {
+            Self::Publish { .. } => (BASIC, 40),
+            Self::Foreign(class, method) => (*class, *method),
+        }
+    }
+}
+
+/// How far a channel's content has come.
+#[derive(Debug, Default)]
+pub enum Assembly {
+    /// A method is due.
+    #[default]
+    Idle,
+    /// A header is due.
+    Header(Subject),
+    /// Body frames are due.
+    Body(Partial),
+}
+
+/// A content of which something is still missing.
+#[derive(Debug)]
+pub struct Partial {
+    /// What it belongs to.
+    pub subject: Subject,
+    /// Property flags and values.
+    pub properties: Vec<u8>,
+    /// What has come of the body; nothing is kept of one that is larger than `max_message_size`.
+    pub body: Vec<u8>,
+    /// Octets of the body that the header promised.
+    pub size: u64,
+    /// Octets that have come.
+    pub received: u64,
+    /// Whether the body is kept.
+    keep: bool,
+}
+
+impl Assembly {
+    /// Takes a frame; returns the content when it is whole.
+    ///
+    /// # Errors
+    /// 505 for a frame that is not due, 501 for one that does not fit.
+    pub fn take(&mut self, frame: &Frame<'_>, max_message_size: u64) -> Result<Option<Partial>, Fault> {
+        let due = std::mem::take(self);
+        let partial = match due {
+            Self::Idle => return Err(unexpected("expected method frame, got non method frame instead")),
+            Self::Header(subject) => begin(subject, frame, max_message_size)?,
+            Self::Body(partial) => partial.add(frame)?,
+        };
+        if partial.received == partial.size {
+            return Ok(Some(partial));
+        }
+        *self = Self::Body(partial);
+        Ok(None)
+    }
+
+    /// A method frame came.
+    ///
+    /// # Errors
+    /// 505: a header or a body frame was due.
+    pub fn check_idle(&self) -> Result<(), Fault> {
+        match self {
+            Self::Idle => Ok(()),
+            Self::Header(subject) => Err(no_header(subject)),
+            Self::Body(partial) => Err(no_body(&partial.subject)),
+        }
+    }
+}
+
+fn begin(subject: Subject, frame: &Frame<'_>, max_message_size: u64) -> Result<Partial, Fault> {
+    if frame.kind != Kind::Header {
+        return Err(no_header(&subject));
+    }
+    let (class, method) = subject.id();
+    let head = properties::content_head(frame.payload)?;
+    check_head(&head, &subject)?;
+    if head.body_size > limits::BODY_SIZE_MAX {
+        let (size, max) = (head.body_size, limits::BODY_SIZE_MAX);
+        let text = format_args!("content body size {size} exceeds maximum allowed size {max}");
+        return Err(Fault::new(Code::FrameError, text).at(class, method));
+    }
+    let properties = head.properties.octets().to_vec();
+    let keep = head.body_size <= max_message_size;
+    Ok(Partial { subject, properties, body: Vec::new(), size: head.body_size, received: 0, keep })
+}
+
+fn check_head(head: &ContentHead<'_>, subject: &Subject) -> Result<(), Fault> {
+    if head.weight != 0 {
+        return Err(no_header(subject));
+    }
+    if head.class != BASIC {
+        let (class, method) = subject.id();
+        let got = head.class;
+        let text = format_args!("expected content header for class {class}, got one for class {got} instead");
+        return Err(Fault::new(Code::UnexpectedFrame, text).at(class, method));
+    }
+    Ok(())
+}
+
+impl Partial {
+    fn add(mut self, frame: &Frame<'_>) -> Result<Self, Fault> {
+        if frame.kind != Kind::Body {
+            return Err(no_body(&self.subject));
+        }
+        let received = self.received + frame.payload.len() as u64;
+        if received > self.size {
+            let (class, method) = self.subject.id();
+            let text = "content body frame exceeds remaining content size";
+            return Err(Fault::new(Code::FrameError, text).at(class, method));
+        }
+        self.received = received;
+        if self.keep {
+            // Grows with what came, not with what was promised.
+            self.body.extend_from_slice(frame.payload);
+        }
+        Ok(self)
+    }
+}
+
+/// The header and body that directly follow a publish, if both are whole in `octets` and in order; and how many octets
+/// they take. Anything unusual is left to [`Assembly`].
+pub fn whole<'a>(octets: &'a [u8], channel: u16, frame_max: u32) -> Option<(ContentHead<'a>, &'a [u8], usize)> {
+    let Ok(Scan::Frame(header, header_octets)) = frame::scan(octets, frame_max) else { return None };
+    if header.kind != Kind::Header || header.channel != channel {
+        return None;
+    }
+    let head = properties::content_head(header.payload).ok()?;
+    if head.class != BASIC || head.weight != 0 {
+        return None;
+    }
+    if head.body_size == 0 {
+        return Some((head, &[], header_octets));
+    }
+    let Ok(Scan::Frame(body, body_octets)) = frame::scan(octets.get(header_octets..)?, frame_max) else { return None };
+    let is_all = body.kind == Kind::Body && body.channel == channel && body.payload.len() as u64 == head.body_size;
+    is_all.then_some((head, body.payload, header_octets + body_octets))
+}
+
+fn unexpected(text: &str) -> Fault {
+    Fault::new(Code::UnexpectedFrame, text)
+}
+
+fn no_header(subject: &Subject) -> Fault {
+    let (class, method) = subject.id();
+    let text = format!("expected content header for class {class}, got non content header frame instead");
+    unexpected(&text).at(class, method)
+}
+
+fn no_body(subject: &Subject) -> Fault {
+    let (class, method) = subject.id();
+    unexpected("expected content body, got non content body frame instead").at(class, method)
+}
