@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A message costs a walk along its own words, whatever the number of bindings. Two or more `#` on one path could repeat
-//! the same part of the walk without end; see [`Walk::hash`] for what forbids it.
+//! the same part of the walk without end; see `Walk::hash` for what forbids it.
 
 use crate::routing::bag::{self, Bag};
 use foldhash::fast::RandomState;
