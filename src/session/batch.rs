@@ -1,0 +1,130 @@
+//! What one read batch has gathered: messages for queues, acknowledgements, confirms that are due. It decides nothing; it
+//! takes each lock once a run.
+
+use crate::outbox::Touched;
+use crate::outbox::ledger::{UnknownTag, Unsettled};
+use crate::session::channel::{Channel, Mode, Stage, Verdict};
+use crate::session::running::Running;
+use crate::session::runs::Runs;
+use crate::session::settle::unknown_tag;
+use crate::wire::fault::Fault;
+use crate::wire::method_id::BASIC_ACK;
+
+/// Gathered work.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Messages on their way.
+    pub(super) runs: Runs,
+    /// Acknowledgements: channel, tag, multiple.
+    pub(super) acks: Vec<(u16, u64, bool)>,
+    /// Channels with confirms due.
+    confirming: Vec<u16>,
+    settled: Vec<(u16, u64, Unsettled)>,
+    taken: Vec<(u64, Unsettled)>,
+    pub(super) seqs: Vec<u64>,
+}
+
+impl Batch {
+    /// Acknowledgements in a transaction have to wait for its end.
+    pub(super) fn may_gather_acks(&self, channel: &Channel) -> bool {
+        !matches!(channel.mode, Mode::Transaction(_))
+    }
+
+    /// A confirm will be due on this channel.
+    pub(super) fn confirm(&mut self, number: u16) {
+        if self.confirming.last() != Some(&number) && !self.confirming.contains(&number) {
+            self.confirming.push(number);
+        }
+    }
+}
+
+impl Running {
+    /// Does what was gathered: acknowledgements, messages into their queues, confirms.
+    ///
+    /// # Errors
+    /// The fault that ends the connection.
+    pub(super) fn end_batch(&mut self, touched: &mut Touched) -> Result<(), Fault> {
+        let unknown = if self.batch.acks.is_empty() { Vec::new() } else { self.settle_gathered(touched) };
+        self.batch.runs.hand_over(touched);
+        self.send_confirms(touched);
+        self.look_at_alarms(touched);
+        for (number, tag) in unknown {
+            if self.channel(number).is_some_and(|channel| channel.stage == Stage::Running) {
+                self.contain(number, BASIC_ACK, Err(unknown_tag(tag)), touched)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Settles all gathered acknowledgements under one hold of the outbox, then queue by queue. Returns tags that name
+    /// nothing; what follows one on its channel is void.
+    fn settle_gathered(&mut self, touched: &mut Touched) -> Vec<(u16, u64)> {
+        let mut unknown: Vec<(u16, u64)> = Vec::new();
+        let mut limited = Vec::new();
+        let mut inner = self.outbox.lock();
+        for (number, tag, multiple) in self.batch.acks.drain(..) {
+            if !unknown.is_empty() && unknown.iter().any(|(other, _)| *other == number) {
+                continue;
+            }
+            let Some(ledger) = inner.ledger(number) else { continue };
+            match ledger.settle(tag, multiple, &mut self.batch.taken) {
+                Ok(()) => {
+                    let taken = self.batch.taken.drain(..);
+                    self.batch.settled.extend(taken.map(|(tag, delivery)| (number, tag, delivery)));
+                    limited.extend(ledger.take_limited().into_iter().map(|slot| (number, slot)));
+                }
+                Err(UnknownTag(tag)) => unknown.push((number, tag)),
+            }
+        }
+        drop(inner);
+        let mut settled = std::mem::take(&mut self.batch.settled);
+        self.conclude(Verdict::Settle, &settled, touched);
+        settled.clear();
+        self.batch.settled = settled;
+        self.resume_slots(&limited, touched);
+        unknown
+    }
+
+    /// Tells the queues what became of deliveries, one run of the same slot at a time.
+    pub(super) fn conclude(&mut self, verdict: Verdict, settled: &[(u16, u64, Unsettled)], touched: &mut Touched) {
+        let mut seqs = std::mem::take(&mut self.batch.seqs);
+        for run in settled.chunk_by(|(one, _, a), (other, _, b)| one == other && a.slot == b.slot) {
+            let Some((number, _, first)) = run.first() else { continue };
+            let Some(slot) = self.channel(*number).and_then(|channel| channel.slot(first.slot)) else { continue };
+            seqs.clear();
+            seqs.extend(run.iter().map(|(_, _, delivery)| delivery.seq));
+            match verdict {
+                Verdict::Settle | Verdict::Discard => slot.queue.settle(&seqs, touched),
+                Verdict::Requeue => slot.queue.requeue(&seqs, touched),
+            }
+        }
+        self.batch.seqs = seqs;
+    }
+
+    /// Lets consumers go on that a limit of their channel had stopped.
+    pub(super) fn resume_slots(&mut self, slots: &[(u16, u32)], touched: &mut Touched) {
+        for (number, slot) in slots {
+            if let Some(slot) = self.channel(*number).and_then(|channel| channel.slot(*slot))
+                && let Some(consumer) = slot.consumer
+            {
+                slot.queue.resume(consumer, touched);
+            }
+        }
+    }
+
+    fn send_confirms(&mut self, touched: &mut Touched) {
+        if self.batch.confirming.is_empty() {
+            return;
+        }
+        let mut inner = self.outbox.lock();
+        for number in self.batch.confirming.drain(..) {
+            let channel = self.channels.get_mut(usize::from(number)).and_then(Option::as_deref_mut);
+            if let Some(Channel { mode: Mode::Confirm(confirms), stage: Stage::Running, .. }) = channel
+                && let Some((tag, multiple)) = confirms.take_due()
+            {
+                inner.confirm(number, tag, multiple);
+            }
+        }
+        touched.add(&self.outbox, &mut inner);
+    }
+}
