@@ -1,6 +1,6 @@
 //! Who may log in and what a login may do. Knows no socket: whether a peer is on this machine is told.
 
-use crate::config::Config;
+use crate::config::{Config, Password};
 use hashbrown::HashMap;
 
 /// A user who has logged in.
@@ -20,7 +20,7 @@ pub struct Access {
 }
 
 struct Account {
-    password: String,
+    password: Password,
     impersonator: bool,
 }
 
@@ -52,8 +52,7 @@ impl Access {
             let account = Account { password: user.password.clone(), impersonator: user.impersonator };
             users.insert(user.name.clone(), account);
         }
-        let anonymous = Some(config.anonymous_user.clone()).filter(|name| !name.is_empty());
-        Self { users, loopback_only: config.loopback_users.clone(), anonymous }
+        Self { users, loopback_only: config.loopback_users.clone(), anonymous: config.anonymous_user.clone() }
     }
 
     /// SASL mechanisms offered in connection.start, separated by blanks.
@@ -69,12 +68,13 @@ impl Access {
         let refused = || Refusal::InvalidCredentials(String::from_utf8_lossy(name).into_owned());
         let name = std::str::from_utf8(name).map_err(|_| refused())?;
         let account = self.users.get(name).ok_or_else(refused)?;
-        // Without the length in the comparison's time: every octet is looked at.
-        let same = account.password.len() == password.len()
-            && account.password.bytes().zip(password).fold(0, |differs, (one, other)| differs | (one ^ other)) == 0;
-        if !same {
+        if !account.password.matches(password) {
             return Err(refused());
         }
+        self.admit(name, account, from_loopback)
+    }
+
+    fn admit(&self, name: &str, account: &Account, from_loopback: bool) -> Result<User, Refusal> {
         if !from_loopback && self.loopback_only.iter().any(|user| user == name) {
             return Err(Refusal::NotFromLoopback(name.to_owned()));
         }
@@ -84,8 +84,8 @@ impl Access {
     /// The user that an anonymous login becomes; `None` where that is not allowed.
     pub fn anonymous(&self, from_loopback: bool) -> Option<Result<User, Refusal>> {
         let name = self.anonymous.as_ref()?;
-        let password = self.users.get(name).map(|account| account.password.clone()).unwrap_or_default();
-        Some(self.login(name.as_bytes(), password.as_bytes(), from_loopback))
+        let account = self.users.get(name)?;
+        Some(self.admit(name, account, from_loopback))
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! Follows RabbitMQ's `rabbit_amqqueue` (declare_args, consume_args, assert_args_equivalence), words included.
 
+use crate::limits;
 use crate::wire::fault::{Code, Fault};
 use crate::wire::table::{Table, Value};
 use std::fmt::Display;
@@ -119,8 +120,6 @@ static STREAM: [&str; 7] = [
 
 /// Arguments of queue.declare that have an effect today.
 const WITH_EFFECT: [&str; 1] = ["x-queue-type"];
-/// Ten years, in milliseconds: the longest time to live.
-const EXPIRY_MAX_MS: i64 = 315_360_000_000;
 
 type Check = fn(&Value<'_>, Table<'_>) -> Result<(), String>;
 
@@ -328,7 +327,7 @@ fn positive(value: &Value<'_>, arguments: Table<'_>) -> Result<(), String> {
 fn message_ttl(value: &Value<'_>, arguments: Table<'_>) -> Result<(), String> {
     not_negative(value, arguments)?;
     match number(value)? {
-        n if n > EXPIRY_MAX_MS => Err(format!("{{value_too_large,{n}}}")),
+        n if n > limits::EXPIRY_MAX_MS => Err(format!("{{value_too_large,{n}}}")),
         _ => Ok(()),
     }
 }

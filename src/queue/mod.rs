@@ -187,6 +187,11 @@ impl Queue {
         self.hold().state.core.is_deserted()
     }
 
+    /// Whether it was ended.
+    pub fn is_ended(&self) -> bool {
+        self.hold().state.deleted
+    }
+
     /// Ends the queue: nothing comes in any more, its messages are dropped, its consumers' connections are told.
     /// Says how many messages were ready. To be called by whoever took it out of the topology.
     pub fn end(&self) -> usize {

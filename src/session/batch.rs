@@ -25,11 +25,6 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Acknowledgements in a transaction have to wait for its end.
-    pub(super) fn may_gather_acks(&self, channel: &Channel) -> bool {
-        !matches!(channel.mode, Mode::Transaction(_))
-    }
-
     /// A confirm will be due on this channel.
     pub(super) fn confirm(&mut self, number: u16) {
         if self.confirming.last() != Some(&number) && !self.confirming.contains(&number) {

@@ -150,6 +150,11 @@ impl Default for Channel {
 }
 
 impl Channel {
+    /// Whether acknowledgements may wait for the end of the read batch; those in a transaction wait for its end.
+    pub fn may_gather_acks(&self) -> bool {
+        !matches!(self.mode, Mode::Transaction(_))
+    }
+
     /// A slot for `queue`: an old one that nothing refers to any more, or a new one.
     pub fn take_slot(&mut self, queue: &Arc<Queue>, tag: Name, ledger: &Ledger) -> u32 {
         let slot = Slot { queue: Arc::clone(queue), consumer: None, tag };

@@ -1,7 +1,6 @@
 //! From a method with content over its header to its body: whole in one read, or frame by frame. It knows no exchange and
 //! no queue.
 
-use crate::limits;
 use crate::wire::fault::{Code, Fault};
 use crate::wire::frame::{self, Frame, Kind, Scan};
 use crate::wire::method::Publish;
@@ -113,30 +112,10 @@ fn begin(subject: Subject, frame: &Frame<'_>, max_message_size: u64) -> Result<P
     if frame.kind != Kind::Header {
         return Err(no_header(&subject));
     }
-    let (class, method) = subject.id();
     let head = properties::content_head(frame.payload)?;
-    check_head(&head, &subject)?;
-    if head.body_size > limits::BODY_SIZE_MAX {
-        let (size, max) = (head.body_size, limits::BODY_SIZE_MAX);
-        let text = format_args!("content body size {size} exceeds maximum allowed size {max}");
-        return Err(Fault::new(Code::FrameError, text).at(class, method));
-    }
     let properties = head.properties.octets().to_vec();
     let keep = head.body_size <= max_message_size;
     Ok(Partial { subject, properties, body: Vec::new(), size: head.body_size, received: 0, keep })
-}
-
-fn check_head(head: &ContentHead<'_>, subject: &Subject) -> Result<(), Fault> {
-    if head.weight != 0 {
-        return Err(no_header(subject));
-    }
-    if head.class != BASIC {
-        let (class, method) = subject.id();
-        let got = head.class;
-        let text = format_args!("expected content header for class {class}, got one for class {got} instead");
-        return Err(Fault::new(Code::UnexpectedFrame, text).at(class, method));
-    }
-    Ok(())
 }
 
 impl Partial {
@@ -167,9 +146,6 @@ pub fn whole<'a>(octets: &'a [u8], channel: u16, frame_max: u32) -> Option<(Cont
         return None;
     }
     let head = properties::content_head(header.payload).ok()?;
-    if head.class != BASIC || head.weight != 0 {
-        return None;
-    }
     if head.body_size == 0 {
         return Some((head, &[], header_octets));
     }

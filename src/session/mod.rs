@@ -241,9 +241,10 @@ impl Session {
             ProtocolHeader::Tls => return refuse(frame::HEADER_AMQP_SASL, "a TLS client hello on the plain AMQP port"),
             ProtocolHeader::Foreign => return refuse(frame::HEADER_AMQP_SASL, "not AMQP"),
         }
+        let node = Arc::clone(&self.node);
         let start = Reply::Start {
-            server_properties: self.node.server_properties(),
-            mechanisms: self.node.access().mechanisms().as_bytes(),
+            server_properties: node.server_properties(),
+            mechanisms: node.access().mechanisms().as_bytes(),
             locales: b"en_US",
         };
         self.say(&start);

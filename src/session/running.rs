@@ -144,12 +144,13 @@ impl Running {
         if self.channel(number).is_none() {
             self.start_channel(number)?;
         }
+        let frame_max = self.tuned.frame_max;
         let Some(channel) = self.channel(number) else { return Ok(0) };
         channel.assembly.check_idle()?;
         let method = method::parse(frame.payload)?;
         if let Method::Publish(publish) = &method {
             if channel.stage == Stage::Running
-                && let Some((head, body, more)) = content::whole(rest, number, self.tuned.frame_max)
+                && let Some((head, body, more)) = content::whole(rest, number, frame_max)
             {
                 let published = self.publish(number, publish, head.properties, body, head.body_size, touched);
                 self.contain(number, method.id(), published, touched)?;
@@ -192,7 +193,7 @@ impl Running {
                 Ok(())
             }
             (Stage::Closing, _) => Ok(()),
-            (Stage::Running, Method::Ack { tag, multiple }) if self.batch.may_gather_acks(channel) => {
+            (Stage::Running, Method::Ack { tag, multiple }) if channel.may_gather_acks() => {
                 self.batch.acks.push((number, tag, multiple));
                 Ok(())
             }

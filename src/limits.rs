@@ -1,0 +1,72 @@
+//! Every bound of the broker, named with its unit. It knows no module that obeys one.
+
+/// How deep tables and arrays may nest, in levels; the outermost table is level 1. Deeper ones are refused before
+/// anything walks them.
+pub const TABLE_DEPTH_MAX: usize = 64;
+
+/// The longest short string, in octets (AMQP 0-9-1 section 4.2.5.3).
+pub const SHORT_STRING_MAX: usize = 255;
+
+/// Octets in front of a frame's payload: type, channel and size (AMQP 0-9-1 section 4.2.3).
+pub const FRAME_HEAD_SIZE: usize = 7;
+
+/// What a frame adds to its payload, in octets: the head and the end octet.
+pub const FRAME_OVERHEAD: usize = FRAME_HEAD_SIZE + 1;
+
+/// The smallest frame size that may be negotiated, in octets (AMQP 0-9-1, frame-min-size). RabbitMQ asks for 8192 since 4.1,
+/// which keeps old clients out.
+pub const FRAME_SIZE_MIN: u32 = 4_096;
+
+/// The largest body a content header may announce, in octets. RabbitMQ's fixed cap, above any `max_message_size`.
+pub const BODY_SIZE_MAX: u64 = 536_870_912;
+
+const _: () = assert!(FRAME_SIZE_MIN as usize > FRAME_OVERHEAD + 4 * (SHORT_STRING_MAX + 1));
+const _: () = assert!(TABLE_DEPTH_MAX >= 16);
+
+/// Largest frame before tune-ok, in octets: room for client properties.
+pub const FRAME_SIZE_BEFORE_TUNE: u32 = 131_072;
+
+/// Octets asked of the socket in one read.
+pub const READ_CHUNK: usize = 64 * 1024;
+
+/// A consumer's connection takes no more deliveries while so many octets wait to be written.
+pub const STALL_AT: usize = 512 * 1024;
+
+/// Stalled consumers go on when no more than so many octets wait.
+pub const RESUME_AT: usize = 128 * 1024;
+
+/// A connection is not read while so many octets of answers wait to be written: a client that asks and never reads.
+pub const HOLD_READER_AT: usize = 16 * 1024 * 1024;
+
+/// A write buffer that grew beyond this many octets for one big message is given back.
+pub const KEEP_BUFFER: usize = 2 * STALL_AT;
+
+/// Most deliveries under one hold of a queue's lock.
+pub const PUMP_RUN: usize = 256;
+
+/// Most messages gathered from one connection before they are handed to their queues.
+pub const RUN_MESSAGES: usize = 512;
+
+/// Most queues that messages are gathered for at a time.
+pub const RUN_QUEUES: usize = 16;
+
+/// Most (exchange, key) pairs that a connection remembers the queues of.
+pub const ROUTE_CACHE_ENTRIES: usize = 1_024;
+
+/// Most octets of exchanges and keys that a connection remembers.
+pub const ROUTE_CACHE_OCTETS: usize = 64 * 1024;
+
+/// Ten years, in ms: the longest time to live (RabbitMQ's check_expiry).
+pub const EXPIRY_MAX_MS: i64 = 315_360_000_000;
+
+/// How long a peer that is not trusted waits for the end of its connection, in ms (RabbitMQ's SILENT_CLOSE_DELAY).
+pub const SILENT_CLOSE_MS: u64 = 3_000;
+
+/// How long the socket stays open after the last octets were written, so that they arrive, in ms.
+pub const LINGER_MS: u64 = 1_000;
+
+/// How long close-ok is waited for, in ms.
+pub const CLOSE_OK_TIMEOUT_MS: u64 = 10_000;
+
+const _: () = assert!(RESUME_AT < STALL_AT && STALL_AT < HOLD_READER_AT);
+const _: () = assert!(FRAME_SIZE_BEFORE_TUNE >= FRAME_SIZE_MIN);

@@ -1,0 +1,302 @@
+//! basic.publish: checks, route, and into the batch (AMQP 0-9-1, 1.8.3.7; RabbitMQ's confirms, CC and BCC, direct
+//! reply-to, user-id). It takes no queue's lock.
+
+use crate::broker::headers::MessageHeaders;
+use crate::broker::replies::{REPLY_PREFIX, REPLY_TO};
+use crate::broker::vhost::Route;
+use crate::limits;
+use crate::message::{Message, Publication};
+use crate::outbox::Touched;
+use crate::queue::Queue;
+use crate::routing::headers::{Headers, NoHeaders};
+use crate::session::channel::{Channel, Mode, Pending};
+use crate::session::content::{Partial, Subject};
+use crate::session::routes::Known;
+use crate::session::running::Running;
+use crate::wire::encode_content::Content;
+use crate::wire::fault::{Code, Fault};
+use crate::wire::method::Publish;
+use crate::wire::properties::{self, Properties};
+use crate::wire::table::{Table, Value};
+use std::sync::Arc;
+
+impl Running {
+    /// A publish whose content came frame by frame.
+    pub(super) fn publish_assembled(
+        &mut self,
+        number: u16,
+        content: &Partial,
+        touched: &mut Touched,
+    ) -> Result<(), Fault> {
+        let Subject::Publish { route, key_at, mandatory, immediate } = &content.subject else { return Ok(()) };
+        let publish = Publish {
+            exchange: route.get(1..*key_at).unwrap_or_default(),
+            routing_key: route.get(key_at + 1..).unwrap_or_default(),
+            route,
+            mandatory: *mandatory,
+            immediate: *immediate,
+        };
+        let properties = Properties::from_checked(&content.properties);
+        self.publish(number, &publish, properties, &content.body, content.size, touched)
+    }
+
+    /// A whole publish.
+    ///
+    /// # Errors
+    /// 540 immediate; 406 too large, bad expiration, bad CC or BCC, another's user-id, no reply consumer; 404 no such
+    /// exchange; 403 internal exchange.
+    pub(super) fn publish(
+        &mut self,
+        number: u16,
+        publish: &Publish<'_>,
+        properties: Properties<'_>,
+        body: &[u8],
+        size: u64,
+        touched: &mut Touched,
+    ) -> Result<(), Fault> {
+        self.is_publisher = true;
+        if publish.immediate {
+            return Err(Fault::new(Code::NotImplemented, "immediate=true"));
+        }
+        let max = self.node.config().max_message_size;
+        if size > max {
+            let text = format_args!("message size {size} is larger than configured max size {max}");
+            return Err(Fault::new(Code::PreconditionFailed, text));
+        }
+        let publication = Publication { route: publish.route, properties: properties.octets(), body };
+        if properties.is_plain() && !publish.exchange.is_empty() | !publish.routing_key.starts_with(REPLY_PREFIX) {
+            return self.publish_plain(number, publish, publication, touched);
+        }
+        self.publish_checked(number, publish, properties, publication, touched)
+    }
+
+    /// The common case: nothing in the properties concerns the broker, and the route may be cached.
+    fn publish_plain(
+        &mut self,
+        number: u16,
+        publish: &Publish<'_>,
+        publication: Publication<'_>,
+        touched: &mut Touched,
+    ) -> Result<(), Fault> {
+        let Self { routes, vhost, batch, channels, .. } = self;
+        let Some(channel) = channels.get_mut(usize::from(number)).and_then(Option::as_deref_mut) else { return Ok(()) };
+        let queues = match routes.find(vhost, publish.route, publish.exchange, publish.routing_key) {
+            Known::NoExchange => return Err(vhost.no_exchange(publish.exchange)),
+            Known::Internal => return Err(internal(vhost.exchange_words(publish.exchange))),
+            Known::ByHeaders => return self.publish_by_headers(number, publish, publication, touched),
+            Known::Queues(queues) => queues,
+        };
+        if queues.is_empty() || matches!(channel.mode, Mode::Transaction(_)) {
+            let queues = queues.to_vec();
+            self.dispatch(number, publish, publication, queues, touched);
+            return Ok(());
+        }
+        let message = publication.keep(queues.len());
+        if let [only] = &**queues {
+            batch.runs.add(only, message, touched);
+        } else {
+            for queue in queues.iter() {
+                batch.runs.add(queue, message.clone(), touched);
+            }
+        }
+        if let Mode::Confirm(confirms) = &mut channel.mode {
+            confirms.published();
+            batch.confirm(number);
+        }
+        Ok(())
+    }
+
+    /// A plain message to an exchange that looks at headers, of which it has none.
+    fn publish_by_headers(
+        &mut self,
+        number: u16,
+        publish: &Publish<'_>,
+        publication: Publication<'_>,
+        touched: &mut Touched,
+    ) -> Result<(), Fault> {
+        let queues = self.route(publish, &[publish.routing_key], &NoHeaders)?;
+        self.dispatch(number, publish, publication, queues, touched);
+        Ok(())
+    }
+
+    /// A message whose properties concern the broker, or one that goes to a reply consumer.
+    fn publish_checked(
+        &mut self,
+        number: u16,
+        publish: &Publish<'_>,
+        properties: Properties<'_>,
+        publication: Publication<'_>,
+        touched: &mut Touched,
+    ) -> Result<(), Fault> {
+        let headers = properties.headers();
+        let mut keys = vec![publish.routing_key];
+        // The exchange comes first: its absence is the fault that a client sees.
+        let queues = match self.route(publish, &keys, &NoHeaders) {
+            Err(fault) => return Err(fault),
+            Ok(queues) if headers.is_none() => Some(queues),
+            Ok(_) => None,
+        };
+        let mut rewritten = self.answer_address(number, properties)?;
+        if let Some(expiration) = properties.expiration() {
+            check_expiration(expiration)?;
+        }
+        if let Some(headers) = headers {
+            for name in ["CC", "BCC"] {
+                add_keys(headers, name, &mut keys)?;
+            }
+            if headers.get(b"BCC").is_some() {
+                let kept = properties::headers_without(headers, b"BCC");
+                let octets = rewritten.as_deref().unwrap_or(properties.octets());
+                rewritten = Some(Properties::from_checked(octets).with_headers(Some(&kept)));
+            }
+        }
+        self.check_user_id(properties)?;
+        let queues = match (queues, headers) {
+            (Some(queues), _) => queues,
+            (None, headers) => self.route(publish, &keys, &MessageHeaders(headers.unwrap_or(Table::empty())))?,
+        };
+        let properties = rewritten.as_deref().unwrap_or(publication.properties);
+        let publication = Publication { properties, ..publication };
+        let replied = publish.exchange.is_empty() && self.deliver_replies(&keys, publication, touched);
+        if replied && queues.is_empty() {
+            self.confirm(number);
+            return Ok(());
+        }
+        self.dispatch(number, publish, publication, queues, touched);
+        Ok(())
+    }
+
+    fn route(&self, publish: &Publish<'_>, keys: &[&[u8]], headers: &dyn Headers) -> Result<Vec<Arc<Queue>>, Fault> {
+        match self.vhost.route(publish.exchange, keys, headers) {
+            Route::NoExchange => Err(self.vhost.no_exchange(publish.exchange)),
+            Route::Internal => Err(internal(self.vhost.exchange_words(publish.exchange))),
+            Route::Queues(queues) => Ok(queues.to_vec()),
+            Route::ByHeaders(queues) => Ok(queues),
+        }
+    }
+
+    /// Into the queues, or back to the client, or kept for tx.commit.
+    pub(super) fn dispatch(
+        &mut self,
+        number: u16,
+        publish: &Publish<'_>,
+        publication: Publication<'_>,
+        queues: Vec<Arc<Queue>>,
+        touched: &mut Touched,
+    ) {
+        if let Some(Channel { mode: Mode::Transaction(transaction), .. }) = self.channel(number) {
+            let message = publication.keep(queues.len());
+            let pending = Pending { message, queues, mandatory: publish.mandatory };
+            let charge = pending.message.charge();
+            transaction.publications.push(pending);
+            self.node.counters().book_memory(0, charge);
+            return;
+        }
+        if queues.is_empty() {
+            if publish.mandatory {
+                self.give_back(number, publication, touched);
+            }
+        } else {
+            let message = publication.keep(queues.len());
+            self.enqueue(&queues, &message, touched);
+        }
+        self.confirm(number);
+    }
+
+    /// Gathers a message for each of its queues.
+    pub(super) fn enqueue(&mut self, queues: &[Arc<Queue>], message: &Message, touched: &mut Touched) {
+        for queue in queues {
+            self.batch.runs.add(queue, message.clone(), touched);
+        }
+    }
+
+    /// basic.return with 312: it goes out before the confirm.
+    pub(super) fn give_back(&mut self, number: u16, publication: Publication<'_>, touched: &mut Touched) {
+        let Publication { route, properties, body } = publication;
+        let mut inner = self.outbox.lock();
+        let (code, text) = (Code::NoRoute.number(), Code::NoRoute.name().as_bytes());
+        inner.give_back(number, code, text, Content { route, properties, body });
+        touched.add(&self.outbox, &mut inner);
+    }
+
+    fn confirm(&mut self, number: u16) {
+        if let Some(Channel { mode: Mode::Confirm(confirms), .. }) = self.channel(number) {
+            confirms.published();
+            self.batch.confirm(number);
+        }
+    }
+
+    /// Hands a message to those who wait for replies. True: somebody does.
+    fn deliver_replies(&mut self, keys: &[&[u8]], publication: Publication<'_>, touched: &mut Touched) -> bool {
+        let mut message = None;
+        let mut any = false;
+        for key in keys.iter().filter(|key| key.starts_with(REPLY_PREFIX)) {
+            let message = message.get_or_insert_with(|| publication.keep(1));
+            any |= self.vhost.replies().deliver(key, message, touched);
+        }
+        any
+    }
+
+    /// Replaces the reply-to that stands for this channel's reply consumer by that consumer's name.
+    fn answer_address(&mut self, number: u16, properties: Properties<'_>) -> Result<Option<Vec<u8>>, Fault> {
+        if properties.reply_to() != Some(REPLY_TO) {
+            return Ok(None);
+        }
+        match self.channel(number).and_then(|channel| channel.reply.as_ref()) {
+            Some(reply) => Ok(Some(properties.with_reply_to(reply.name.as_octets()))),
+            None => Err(Fault::new(Code::PreconditionFailed, "fast reply consumer does not exist")),
+        }
+    }
+
+    fn check_user_id(&self, properties: Properties<'_>) -> Result<(), Fault> {
+        match properties.user_id() {
+            Some(claimed) if claimed != self.user.name.as_bytes() && !self.user.impersonator => {
+                let (claimed, actual) = (String::from_utf8_lossy(claimed), &self.user.name);
+                let text = format_args!("user_id property set to '{claimed}' but authenticated user was '{actual}'");
+                Err(Fault::new(Code::PreconditionFailed, text))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn internal(exchange: impl std::fmt::Display) -> Fault {
+    Fault::new(Code::AccessRefused, format_args!("cannot publish to internal {exchange}"))
+}
+
+/// Sender-selected distribution: further routing keys in a header (RabbitMQ's `CC` and `BCC`).
+fn add_keys<'a>(headers: Table<'a>, name: &str, keys: &mut Vec<&'a [u8]>) -> Result<(), Fault> {
+    let refuse = |what: &str, kind: &str| {
+        let text = format!("invalid message: {{{what},<<\"{name}\">>,{kind}}}");
+        Err(Fault::new(Code::PreconditionFailed, text))
+    };
+    match headers.get(name.as_bytes()) {
+        None => Ok(()),
+        Some(Value::Array(array)) => {
+            for value in array.iter() {
+                match value {
+                    Value::LongStr(key) => keys.push(key),
+                    other => return refuse("unacceptable_type_in_header", other.type_name()),
+                }
+            }
+            Ok(())
+        }
+        Some(other) => refuse("unacceptable_type_in_header", other.type_name()),
+    }
+}
+
+/// A message's time to live: a whole number of milliseconds, as text.
+fn check_expiration(expiration: &[u8]) -> Result<(), Fault> {
+    let refuse = |why: &str| {
+        let expiration = String::from_utf8_lossy(expiration);
+        Err(Fault::new(Code::PreconditionFailed, format_args!("invalid expiration '{expiration}': {why}")))
+    };
+    let digits = expiration.iter().take_while(|octet| octet.is_ascii_digit()).count();
+    match std::str::from_utf8(expiration).ok().and_then(|text| text.parse::<i64>().ok()) {
+        Some(ms) if ms < 0 => refuse(&format!("{{value_negative,{ms}}}")),
+        Some(ms) if ms > limits::EXPIRY_MAX_MS => refuse(&format!("{{value_too_large,{ms}}}")),
+        Some(_) => Ok(()),
+        None if digits > 0 && digits < expiration.len() => refuse("leftover_string"),
+        None => refuse("no_integer"),
+    }
+}

@@ -1,0 +1,157 @@
+//! What clients say of deliveries: ack, nack, reject, recover; and transactions, which put it off (AMQP 0-9-1, 1.8 and
+//! 1.9). It knows no exchange.
+
+use crate::outbox::Touched;
+use crate::outbox::ledger::{UnknownTag, Unsettled};
+use crate::session::channel::{Channel, Mode, Transaction, Verdict};
+use crate::session::running::Running;
+use crate::wire::encode_reply::Reply;
+use crate::wire::fault::{Code, Fault};
+
+/// The 406 of a tag that names no outstanding delivery.
+pub(super) fn unknown_tag(tag: u64) -> Fault {
+    Fault::new(Code::PreconditionFailed, format_args!("unknown delivery tag {tag}"))
+}
+
+impl Running {
+    /// ack, nack and reject.
+    ///
+    /// # Errors
+    /// 406: unknown tag.
+    pub(super) fn settle(
+        &mut self,
+        number: u16,
+        verdict: Verdict,
+        tag: u64,
+        multiple: bool,
+        touched: &mut Touched,
+    ) -> Result<(), Fault> {
+        let mut settled = Vec::new();
+        {
+            let mut inner = self.outbox.lock();
+            let Some(ledger) = inner.ledger(number) else { return Ok(()) };
+            ledger.settle(tag, multiple, &mut settled).map_err(|UnknownTag(tag)| unknown_tag(tag))?;
+        }
+        if let Some(Channel { mode: Mode::Transaction(transaction), .. }) = self.channel(number) {
+            transaction.settlements.push((verdict, settled));
+            return Ok(());
+        }
+        self.carry_out(number, verdict, &settled, touched);
+        Ok(())
+    }
+
+    /// basic.recover with requeue: everything outstanding goes back.
+    ///
+    /// # Errors
+    /// 540 without requeue, as in RabbitMQ.
+    pub(super) fn recover(&mut self, number: u16, requeue: bool, touched: &mut Touched) -> Result<(), Fault> {
+        if !requeue {
+            return Err(Fault::new(Code::NotImplemented, "requeue=false"));
+        }
+        let mut settled = Vec::new();
+        if let Some(ledger) = self.outbox.lock().ledger(number)
+            && ledger.settle(0, true, &mut settled).is_err()
+        {
+            settled.clear();
+        }
+        self.carry_out(number, Verdict::Requeue, &settled, touched);
+        Ok(())
+    }
+
+    /// Tells the queues, and lets consumers go on that the channel's limit had stopped.
+    fn carry_out(&mut self, number: u16, verdict: Verdict, settled: &[(u64, Unsettled)], touched: &mut Touched) {
+        let mut by_slot: Vec<_> = settled.iter().map(|(tag, delivery)| (number, *tag, *delivery)).collect();
+        by_slot.sort_by_key(|(_, tag, delivery)| (delivery.slot, *tag));
+        self.conclude(verdict, &by_slot, touched);
+        let limited = match self.outbox.lock().ledger(number) {
+            Some(ledger) => ledger.take_limited(),
+            None => Vec::new(),
+        };
+        let limited: Vec<_> = limited.into_iter().map(|slot| (number, slot)).collect();
+        self.resume_slots(&limited, touched);
+    }
+
+    /// confirm.select.
+    ///
+    /// # Errors
+    /// 406 in a transaction.
+    pub(super) fn confirm_select(&mut self, number: u16) -> Result<(), Fault> {
+        let Some(channel) = self.channel(number) else { return Ok(()) };
+        match channel.mode {
+            Mode::Plain => channel.mode = Mode::Confirm(Default::default()),
+            Mode::Confirm(_) => {}
+            Mode::Transaction(_) => {
+                return Err(Fault::new(Code::PreconditionFailed, "cannot switch from tx to confirm mode"));
+            }
+        }
+        Ok(())
+    }
+
+    /// tx.select.
+    ///
+    /// # Errors
+    /// 406 in confirm mode.
+    pub(super) fn tx_select(&mut self, number: u16, touched: &mut Touched) -> Result<(), Fault> {
+        let Some(channel) = self.channel(number) else { return Ok(()) };
+        match channel.mode {
+            Mode::Plain => channel.mode = Mode::Transaction(Transaction::default()),
+            Mode::Transaction(_) => {}
+            Mode::Confirm(_) => {
+                return Err(Fault::new(Code::PreconditionFailed, "cannot switch from confirm to tx mode"));
+            }
+        }
+        self.say(number, &Reply::TxSelectOk, touched);
+        Ok(())
+    }
+
+    /// tx.commit: publications in order, then settlements in order.
+    ///
+    /// # Errors
+    /// 406 without a transaction.
+    pub(super) fn tx_commit(&mut self, number: u16, touched: &mut Touched) -> Result<(), Fault> {
+        let transaction = self.take_transaction(number)?;
+        for pending in transaction.publications {
+            self.node.counters().book_memory(pending.message.charge(), 0);
+            if pending.queues.is_empty() && pending.mandatory {
+                self.give_back(number, pending.message.publication(), touched);
+            }
+            self.enqueue(&pending.queues, &pending.message, touched);
+        }
+        self.batch.runs.hand_over(touched);
+        for (verdict, settled) in transaction.settlements {
+            self.carry_out(number, verdict, &settled, touched);
+        }
+        self.say(number, &Reply::TxCommitOk, touched);
+        Ok(())
+    }
+
+    /// tx.rollback: publications are forgotten, deliveries are outstanding again.
+    ///
+    /// # Errors
+    /// 406 without a transaction.
+    pub(super) fn tx_rollback(&mut self, number: u16, touched: &mut Touched) -> Result<(), Fault> {
+        let transaction = self.take_transaction(number)?;
+        self.forget_publications(&transaction);
+        if let Some(ledger) = self.outbox.lock().ledger(number) {
+            for (tag, delivery) in transaction.settlements.into_iter().flat_map(|(_, settled)| settled) {
+                ledger.put(tag, delivery);
+            }
+        }
+        self.say(number, &Reply::TxRollbackOk, touched);
+        Ok(())
+    }
+
+    /// The memory of publications that will never be made.
+    pub(super) fn forget_publications(&self, transaction: &Transaction) {
+        for pending in &transaction.publications {
+            self.node.counters().book_memory(pending.message.charge(), 0);
+        }
+    }
+
+    fn take_transaction(&mut self, number: u16) -> Result<Transaction, Fault> {
+        match self.channel(number) {
+            Some(Channel { mode: Mode::Transaction(transaction), .. }) => Ok(std::mem::take(transaction)),
+            _ => Err(Fault::new(Code::PreconditionFailed, "channel is not transactional")),
+        }
+    }
+}
