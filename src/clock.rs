@@ -57,17 +57,12 @@ struct Hands {
 impl Clock {
     /// The system's clocks; ticks count from now.
     pub fn system() -> Self {
-        Clock(Source::System {
-            start: Instant::now(),
-        })
+        Clock(Source::System { start: Instant::now() })
     }
 
     /// A clock that stands still until its hand is moved. It starts at tick 0 and 2001-09-09 01:46:40 UTC.
     pub fn manual() -> (Clock, ManualHand) {
-        let hands = Arc::new(Hands {
-            tick: AtomicU64::new(0),
-            wall: AtomicU64::new(MANUAL_START_MS),
-        });
+        let hands = Arc::new(Hands { tick: AtomicU64::new(0), wall: AtomicU64::new(MANUAL_START_MS) });
         (Clock(Source::Manual(hands.clone())), ManualHand(hands))
     }
 
@@ -83,9 +78,9 @@ impl Clock {
     pub fn wall_ms(&self) -> u64 {
         match &self.0 {
             // A system set to before 1970 has no better answer than 0.
-            Source::System { .. } => SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| millis(since.as_millis())),
+            Source::System { .. } => {
+                SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| millis(since.as_millis()))
+            }
             Source::Manual(hands) => hands.wall.load(Ordering::Acquire),
         }
     }

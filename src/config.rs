@@ -121,10 +121,7 @@ impl Password {
     /// Whether this is what a client sent; takes the same time wherever the two differ.
     pub fn matches(&self, sent: &[u8]) -> bool {
         let held = self.0.as_bytes();
-        let differs = held
-            .iter()
-            .zip(sent)
-            .fold(0, |differs, (a, b)| differs | (a ^ b));
+        let differs = held.iter().zip(sent).fold(0, |differs, (a, b)| differs | (a ^ b));
         differs == 0 && held.len() == sent.len()
     }
 }
@@ -138,10 +135,7 @@ impl fmt::Debug for Password {
 impl Default for Config {
     fn default() -> Self {
         Config {
-            bind: vec![
-                SocketAddr::from(([127, 0, 0, 1], 5672)),
-                SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 5672)),
-            ],
+            bind: vec![SocketAddr::from(([127, 0, 0, 1], 5672)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 5672))],
             data_dir: "leveret-data".into(),
             log: "info".to_owned(),
             heartbeat: 60,
@@ -180,15 +174,10 @@ impl Config {
     ///
     /// # Errors
     /// As [`Config::from_toml`], for `LEVERET_` variables too; and a file that cannot be read.
-    pub fn load(
-        path: Option<&Path>,
-        env: impl Iterator<Item = (String, String)>,
-    ) -> Result<Config, ConfigError> {
+    pub fn load(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigError> {
         let mut variables: Vec<_> = env.filter(|(name, _)| name.starts_with(PREFIX)).collect();
         variables.sort_unstable();
-        let named = variables
-            .iter()
-            .find(|(name, path)| name == FILE_VARIABLE && !path.is_empty());
+        let named = variables.iter().find(|(name, path)| name == FILE_VARIABLE && !path.is_empty());
         let named = path.or(named.map(|(_, path)| Path::new(path)));
 
         let mut loader = Loader::default();
@@ -197,10 +186,7 @@ impl Config {
             Ok(text) => loader.file(&text, &path.display().to_string())?,
             Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => {}
             Err(error) => {
-                return Err(ConfigError::said(
-                    path.display().to_string(),
-                    &format!("cannot be read: {error}"),
-                ));
+                return Err(ConfigError::said(path.display().to_string(), &format!("cannot be read: {error}")));
             }
         }
         for (name, text) in &variables {
@@ -214,43 +200,22 @@ impl Config {
         match key {
             "bind" => self.bind = addresses(value)?,
             "data_dir" => {
-                self.data_dir = value.text("the path of a directory", |text| {
-                    filled(text).map(PathBuf::from)
-                })?;
+                self.data_dir = value.text("the path of a directory", |text| filled(text).map(PathBuf::from))?;
             }
-            "log" => {
-                self.log = value.text(
-                    "a directive such as \"info\" or \"info,leveret=debug\"",
-                    directive,
-                )?
-            }
-            "heartbeat" => {
-                self.heartbeat = value.whole(0..=u16::MAX, "seconds, 0 for no heartbeats")?
-            }
-            "channel_max" => {
-                self.channel_max = value.whole(1..=u16::MAX, "channels of a connection")?
-            }
+            "log" => self.log = value.text("a directive such as \"info\" or \"info,leveret=debug\"", directive)?,
+            "heartbeat" => self.heartbeat = value.whole(0..=u16::MAX, "seconds, 0 for no heartbeats")?,
+            "channel_max" => self.channel_max = value.whole(1..=u16::MAX, "channels of a connection")?,
             "frame_max" => self.frame_max = value.whole(FRAME_MIN..=FRAME_MAX, "octets")?,
-            "handshake_timeout_ms" => {
-                self.handshake_timeout_ms = value.whole(1..=HOUR_MS, "milliseconds")?
-            }
+            "handshake_timeout_ms" => self.handshake_timeout_ms = value.whole(1..=HOUR_MS, "milliseconds")?,
             "max_message_size" => self.max_message_size = value.whole(1..=MESSAGE_MAX, "octets")?,
             "memory_high_watermark" => self.memory_high_watermark = value.size()?,
-            "server_version" => {
-                self.server_version = value.text("a version such as \"4.2.9\"", version)?
-            }
+            "server_version" => self.server_version = value.text("a version such as \"4.2.9\"", version)?,
             "cluster_name" => self.cluster_name = value.text(NAME, name)?,
             "default_vhost" => self.default_vhost = value.text(NAME, name)?,
             "vhosts" => self.vhosts = value.list(NAME, name)?,
             "default_user" => self.default_user = value.text(NAME, name)?,
             "default_pass" => self.default_pass = password(value)?,
-            "users" => {
-                self.users = value
-                    .tables()?
-                    .into_iter()
-                    .map(user)
-                    .collect::<Result<_, _>>()?
-            }
+            "users" => self.users = value.tables()?.into_iter().map(user).collect::<Result<_, _>>()?,
             "loopback_users" => self.loopback_users = value.list(NAME, name)?,
             "anonymous_user" => {
                 let expected = "the name of a user, or \"\" to offer no anonymous login";
@@ -265,9 +230,7 @@ impl Config {
     }
 
     fn user_names(&self) -> impl Iterator<Item = &str> {
-        [self.default_user.as_str()]
-            .into_iter()
-            .chain(self.users.iter().map(|user| user.name.as_str()))
+        [self.default_user.as_str()].into_iter().chain(self.users.iter().map(|user| user.name.as_str()))
     }
 }
 
@@ -275,10 +238,7 @@ fn addresses(value: &Value<'_>) -> Result<Vec<SocketAddr>, Mismatch> {
     let address = "an address such as \"127.0.0.1:5672\" or \"[::1]:5672\"";
     let addresses = value.list(address, |text| text.parse().ok())?;
     if addresses.is_empty() {
-        return Err(Mismatch {
-            found: "none".to_owned(),
-            ..value.mismatch("at least one address")
-        });
+        return Err(Mismatch { found: "none".to_owned(), ..value.mismatch("at least one address") });
     }
     Ok(addresses)
 }
@@ -289,9 +249,7 @@ fn filled(text: &str) -> Option<&str> {
 
 /// A shortstr that is not empty.
 fn name(text: &str) -> Option<String> {
-    filled(text)
-        .filter(|text| text.len() <= 255)
-        .map(str::to_owned)
+    filled(text).filter(|text| text.len() <= 255).map(str::to_owned)
 }
 
 fn directive(text: &str) -> Option<String> {
@@ -304,16 +262,11 @@ fn version(text: &str) -> Option<String> {
     let number = |part: &str| part.parse::<u32>().ok();
     number(parts.next()?)?;
     number(parts.next()?)?;
-    parts
-        .next()?
-        .starts_with(|first: char| first.is_ascii_digit())
-        .then(|| text.to_owned())
+    parts.next()?.starts_with(|first: char| first.is_ascii_digit()).then(|| text.to_owned())
 }
 
 fn password(value: &Value<'_>) -> Result<Password, Mismatch> {
-    value.secret("a password that is not empty", |text| {
-        filled(text).map(Password::new)
-    })
+    value.secret("a password that is not empty", |text| filled(text).map(Password::new))
 }
 
 fn user((table, whole): (&DeTable<'_>, Value<'_>)) -> Result<User, Mismatch> {
@@ -321,29 +274,18 @@ fn user((table, whole): (&DeTable<'_>, Value<'_>)) -> Result<User, Mismatch> {
         if !USER_KEYS.contains(&key.get_ref().as_ref()) {
             let mut unknown = whole.mismatch(&USER_KEYS.join(", "));
             unknown.found = format!("the unknown key {:?}", key.get_ref());
-            return Err(Mismatch {
-                at: key.span(),
-                ..unknown
-            });
+            return Err(Mismatch { at: key.span(), ..unknown });
         }
     }
     let field = |key: &str| table.get(key).map(Value::toml);
-    let of = |key: &str, mismatch| Mismatch {
-        field: Some(key.to_owned()),
-        ..mismatch
-    };
-    let missing = |key: &str| Mismatch {
-        found: "none".to_owned(),
-        ..of(key, whole.mismatch("one in every user"))
-    };
+    let of = |key: &str, mismatch| Mismatch { field: Some(key.to_owned()), ..mismatch };
+    let missing = |key: &str| Mismatch { found: "none".to_owned(), ..of(key, whole.mismatch("one in every user")) };
 
     let name_of = field("name").ok_or_else(|| missing("name"))?;
     let password_of = field("password").ok_or_else(|| missing("password"))?;
     let impersonator = field("impersonator").map_or(Ok(false), |value| value.boolean());
     Ok(User {
-        name: name_of
-            .text(NAME, name)
-            .map_err(|mismatch| of("name", mismatch))?,
+        name: name_of.text(NAME, name).map_err(|mismatch| of("name", mismatch))?,
         password: password(&password_of).map_err(|mismatch| of("password", mismatch))?,
         impersonator: impersonator.map_err(|mismatch| of("impersonator", mismatch))?,
     })
@@ -367,12 +309,7 @@ impl Loader {
         entries.sort_by_key(|(key, _)| key.span().start);
         for (key, value) in entries {
             let place_of = |at| place(origin, text, at);
-            self.set(
-                key.get_ref(),
-                &Value::toml(value),
-                place_of(key.span().start),
-                place_of,
-            )?;
+            self.set(key.get_ref(), &Value::toml(value), place_of(key.span().start), place_of)?;
         }
         Ok(())
     }
@@ -383,13 +320,8 @@ impl Loader {
         }
         let place = format!("environment variable {name}");
         let upper = name.strip_prefix(PREFIX).unwrap_or(name);
-        match KEYS
-            .into_iter()
-            .find(|key| key.to_ascii_uppercase() == upper)
-        {
-            Some(key) => self.set(key, &Value::variable(text), place.clone(), |_| {
-                place.clone()
-            }),
+        match KEYS.into_iter().find(|key| key.to_ascii_uppercase() == upper) {
+            Some(key) => self.set(key, &Value::variable(text), place.clone(), |_| place.clone()),
             None => Err(ConfigError::unknown(place, upper, &KEYS)),
         }
     }
@@ -419,26 +351,13 @@ impl Loader {
         let broken = |key: &str, found: &str, expected: &str| {
             let set = places.iter().rfind(|(set, _)| *set == key);
             let place = set.map_or("defaults", |(_, place)| place.as_str());
-            let mismatch = Mismatch {
-                found: format!("{found:?}"),
-                expected: expected.to_owned(),
-                field: None,
-                at: 0..0,
-            };
+            let mismatch =
+                Mismatch { found: format!("{found:?}"), expected: expected.to_owned(), field: None, at: 0..0 };
             Err(ConfigError::mismatch(place.to_owned(), key, mismatch))
         };
         for user in &config.users {
-            if config
-                .user_names()
-                .filter(|name| *name == user.name)
-                .count()
-                > 1
-            {
-                return broken(
-                    "users",
-                    &user.name,
-                    "a name that no other user has, default_user included",
-                );
+            if config.user_names().filter(|name| *name == user.name).count() > 1 {
+                return broken("users", &user.name, "a name that no other user has, default_user included");
             }
         }
         if let Some(name) = &config.anonymous_user
@@ -462,9 +381,7 @@ mod tests {
     }
 
     fn load(env: &[(&str, &str)]) -> Result<Config, String> {
-        let env = env
-            .iter()
-            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+        let env = env.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
         Config::load(None, env).map_err(|error| error.to_string())
     }
 
@@ -482,10 +399,7 @@ mod tests {
         let table = DeTable::parse(text).unwrap();
         for key in KEYS {
             let set = table.get_ref().contains_key(key);
-            assert!(
-                set || (key == "users" && text.contains("# [[users]]")),
-                "{key} is not in config.toml"
-            );
+            assert!(set || (key == "users" && text.contains("# [[users]]")), "{key} is not in config.toml");
         }
     }
 
@@ -524,11 +438,8 @@ mod tests {
             password = "y"
             "#,
         );
-        let user = |name: &str, impersonator| User {
-            name: name.to_owned(),
-            password: Password::new("y"),
-            impersonator,
-        };
+        let user =
+            |name: &str, impersonator| User { name: name.to_owned(), password: Password::new("y"), impersonator };
         let expected = Config {
             bind: vec!["0.0.0.0:1".parse().unwrap()],
             data_dir: "d".into(),
@@ -587,14 +498,8 @@ mod tests {
                 "bind = 5672",
                 "f.toml:1:8: bind: found 5672, expected a list, each element an address such as \"127.0.0.1:5672\" or \"[::1]:5672\"",
             ),
-            (
-                "bind = []",
-                "f.toml:1:8: bind: found none, expected at least one address",
-            ),
-            (
-                "data_dir = \"\"",
-                "f.toml:1:12: data_dir: found \"\", expected the path of a directory",
-            ),
+            ("bind = []", "f.toml:1:8: bind: found none, expected at least one address"),
+            ("data_dir = \"\"", "f.toml:1:12: data_dir: found \"\", expected the path of a directory"),
             (
                 "log = \"a=b=c\"",
                 "f.toml:1:7: log: found \"a=b=c\", expected a directive such as \"info\" or \"info,leveret=debug\"",
@@ -603,14 +508,8 @@ mod tests {
                 "server_version = \"4.2\"",
                 "f.toml:1:18: server_version: found \"4.2\", expected a version such as \"4.2.9\"",
             ),
-            (
-                "vhosts = [\"a\", \"\"]",
-                "f.toml:1:16: vhosts: found \"\", expected a name of 1 to 255 octets",
-            ),
-            (
-                "default_user = {}",
-                "f.toml:1:16: default_user: found a table, expected a name of 1 to 255 octets",
-            ),
+            ("vhosts = [\"a\", \"\"]", "f.toml:1:16: vhosts: found \"\", expected a name of 1 to 255 octets"),
+            ("default_user = {}", "f.toml:1:16: default_user: found a table, expected a name of 1 to 255 octets"),
             (
                 "memory_high_watermark = \"1MB\"",
                 "f.toml:1:25: memory_high_watermark: found \"1MB\", expected a number of octets above 0, or a text such as \"64KiB\", \"512MiB\" or \"2GiB\"",
@@ -626,27 +525,15 @@ mod tests {
     #[test]
     fn unknown_keys_are_refused_with_the_known_ones() {
         let error = parse("log = \"info\"\n  hartbeat = 1").unwrap_err();
-        assert_eq!(
-            error,
-            format!(
-                "f.toml:2:3: hartbeat: unknown key, expected one of {}",
-                KEYS.join(", ")
-            )
-        );
+        assert_eq!(error, format!("f.toml:2:3: hartbeat: unknown key, expected one of {}", KEYS.join(", ")));
         let error = parse("[server]\nbind = []").unwrap_err();
-        assert!(
-            error.starts_with("f.toml:1:2: server: unknown key"),
-            "{error}"
-        );
+        assert!(error.starts_with("f.toml:1:2: server: unknown key"), "{error}");
     }
 
     #[test]
     fn broken_toml_names_its_place() {
         let error = parse("log = \"info\"\nbind = [").unwrap_err();
-        assert!(
-            error.starts_with("f.toml:2:9: ") && !error.contains('\n'),
-            "{error}"
-        );
+        assert!(error.starts_with("f.toml:2:9: ") && !error.contains('\n'), "{error}");
         let error = parse("log = \"a\"\nlog = \"b\"").unwrap_err();
         assert!(error.starts_with("f.toml:2:1: "), "{error}");
     }
@@ -654,14 +541,8 @@ mod tests {
     #[test]
     fn users_are_whole_and_their_names_differ() {
         for (text, error) in [
-            (
-                "[[users]]\npassword = \"p\"",
-                "f.toml:1:1: users.name: found none, expected one in every user",
-            ),
-            (
-                "[[users]]\nname = \"u\"",
-                "f.toml:1:1: users.password: found none, expected one in every user",
-            ),
+            ("[[users]]\npassword = \"p\"", "f.toml:1:1: users.name: found none, expected one in every user"),
+            ("[[users]]\nname = \"u\"", "f.toml:1:1: users.password: found none, expected one in every user"),
             (
                 "[[users]]\nname = \"u\"\npasword = \"p\"",
                 "f.toml:3:1: users: found the unknown key \"pasword\", expected name, password, impersonator",
@@ -674,10 +555,7 @@ mod tests {
                 "[[users]]\nname = \"u\"\npassword = \"p\"\nimpersonator = 1",
                 "f.toml:4:16: users.impersonator: found 1, expected true or false",
             ),
-            (
-                "users = [1]",
-                "f.toml:1:10: users: found 1, expected a table",
-            ),
+            ("users = [1]", "f.toml:1:10: users: found 1, expected a table"),
             (
                 "[[users]]\nname = \"guest\"\npassword = \"p\"",
                 "f.toml:1:3: users: found \"guest\", expected a name that no other user has, default_user included",
@@ -693,21 +571,13 @@ mod tests {
 
     #[test]
     fn passwords_are_shown_to_nobody() {
-        let config =
-            parse("default_pass = \"hunter2\"\n[[users]]\nname = \"u\"\npassword = \"hunter2\"")
-                .unwrap();
+        let config = parse("default_pass = \"hunter2\"\n[[users]]\nname = \"u\"\npassword = \"hunter2\"").unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
-        for text in [
-            "default_pass = 772277",
-            "default_pass = [\"772277\"]",
-            "[[users]]\nname = \"u\"\npassword = 772277",
-        ] {
+        for text in
+            ["default_pass = 772277", "default_pass = [\"772277\"]", "[[users]]\nname = \"u\"\npassword = 772277"]
+        {
             let error = parse(text).unwrap_err();
-            assert!(
-                !error.contains("772277")
-                    && error.contains("expected a password that is not empty"),
-                "{error}"
-            );
+            assert!(!error.contains("772277") && error.contains("expected a password that is not empty"), "{error}");
         }
         assert!(parse("default_pass = \"\"").is_err());
     }
@@ -753,10 +623,7 @@ mod tests {
         };
         assert_eq!(config, Ok(expected));
         for key in KEYS.into_iter().filter(|key| *key != "users") {
-            let error = load(&[(
-                &format!("LEVERET_{}", key.to_ascii_uppercase()),
-                &"\u{1}=".repeat(200),
-            )]);
+            let error = load(&[(&format!("LEVERET_{}", key.to_ascii_uppercase()), &"\u{1}=".repeat(200))]);
             let allowed = ["data_dir", "default_pass"].contains(&key);
             assert_eq!(error.is_ok(), allowed, "{key}: {error:?}");
         }
@@ -769,45 +636,26 @@ mod tests {
     #[test]
     fn unknown_variables_are_refused_but_for_the_tests_own() {
         let error = load(&[("LEVERET_HARTBEAT", "1")]).unwrap_err();
-        let expected =
-            "environment variable LEVERET_HARTBEAT: HARTBEAT: unknown key, expected one of bind, ";
+        let expected = "environment variable LEVERET_HARTBEAT: HARTBEAT: unknown key, expected one of bind, ";
         assert!(error.starts_with(expected), "{error}");
         assert!(load(&[("LEVERET_heartbeat", "1")]).is_err());
-        let foreign = [
-            ("LEVERET_TEST_X", "1"),
-            ("LEVERET_STEPS_X", "1"),
-            ("OTHER", "1"),
-            ("LEVERET_CONFIG", ""),
-        ];
+        let foreign = [("LEVERET_TEST_X", "1"), ("LEVERET_STEPS_X", "1"), ("OTHER", "1"), ("LEVERET_CONFIG", "")];
         assert_eq!(load(&foreign), Ok(Config::default()));
     }
 
     #[test]
     fn a_named_file_must_be_there() {
         let absent = "/nowhere/leveret.toml";
-        let error = Config::load(Some(Path::new(absent)), [].into_iter())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.starts_with("/nowhere/leveret.toml: cannot be read: "),
-            "{error}"
-        );
+        let error = Config::load(Some(Path::new(absent)), [].into_iter()).unwrap_err().to_string();
+        assert!(error.starts_with("/nowhere/leveret.toml: cannot be read: "), "{error}");
         assert_eq!(load(&[("LEVERET_CONFIG", absent)]), Err(error));
     }
 
     #[test]
     fn a_path_goes_before_the_variable() {
         let path = file("path", "heartbeat = 5");
-        let env = [(
-            "LEVERET_CONFIG".to_owned(),
-            "/nowhere/leveret.toml".to_owned(),
-        )];
-        assert_eq!(
-            Config::load(Some(&path), env.into_iter())
-                .unwrap()
-                .heartbeat,
-            5
-        );
+        let env = [("LEVERET_CONFIG".to_owned(), "/nowhere/leveret.toml".to_owned())];
+        assert_eq!(Config::load(Some(&path), env.into_iter()).unwrap().heartbeat, 5);
         let env = [("LEVERET_CONFIG".to_owned(), path.display().to_string())];
         assert_eq!(Config::load(None, env.into_iter()).unwrap().heartbeat, 5);
         fs::remove_file(path).unwrap();

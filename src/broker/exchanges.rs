@@ -26,7 +26,8 @@ pub fn predeclared() -> Topology {
     let mut names = Topology::default();
     for (name, kind, internal) in PREDECLARED {
         let arguments = OwnedTable::default();
-        let declared = DeclaredExchange { kind, durable: true, auto_delete: false, internal, arguments, alternate: None };
+        let declared =
+            DeclaredExchange { kind, durable: true, auto_delete: false, internal, arguments, alternate: None };
         names.add_exchange(Name::from_static(name), declared);
     }
     names
@@ -113,7 +114,12 @@ impl Vhost {
             Err(inequivalent(key, &words, &format!("'{received}'"), &format!("'{current}'")))
         };
         if kind != current.kind {
-            return Err(inequivalent("type", &words, &format!("'{}'", kind.name()), &format!("'{}'", current.kind.name())));
+            return Err(inequivalent(
+                "type",
+                &words,
+                &format!("'{}'", kind.name()),
+                &format!("'{}'", current.kind.name()),
+            ));
         }
         flag("durable", received.durable, current.durable)?;
         flag("auto_delete", received.auto_delete, current.auto_delete)?;
@@ -219,7 +225,11 @@ impl Vhost {
         let destination = name(&destination)?;
         Ok(Binding {
             source: name(&source)?,
-            destination: if bind.to_queue { Destination::Queue(destination) } else { Destination::Exchange(destination) },
+            destination: if bind.to_queue {
+                Destination::Queue(destination)
+            } else {
+                Destination::Exchange(destination)
+            },
             key: name(bind.key)?,
             arguments: OwnedTable::from(bind.arguments),
         })
@@ -228,7 +238,8 @@ impl Vhost {
     /// Both ends exist and may be used; the type of the source.
     fn check_ends(&self, names: &Topology, binding: &Binding, to_queue: bool, connection: u64) -> Result<Kind, Fault> {
         let source = binding.source.as_octets();
-        let kind = names.exchange(source).map(|exchange| exchange.declared().kind).ok_or_else(|| self.no_exchange(source));
+        let kind =
+            names.exchange(source).map(|exchange| exchange.declared().kind).ok_or_else(|| self.no_exchange(source));
         let end = match &binding.destination {
             Destination::Queue(name) => {
                 let queue = names.queue(name.as_octets()).ok_or_else(|| self.no_queue(name.as_octets()));

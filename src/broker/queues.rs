@@ -110,9 +110,7 @@ impl Vhost {
         let stripped = strip_cr_lf(name);
         let known = stripped == REPLY_TO || stripped.starts_with(REPLY_PREFIX) && self.replies().contains(&stripped);
         match Name::new(&stripped) {
-            Some(name) if known => {
-                Ok(DeclareOk { name, counts: Counts { messages: 0, consumers: 1 }, is_new: false })
-            }
+            Some(name) if known => Ok(DeclareOk { name, counts: Counts { messages: 0, consumers: 1 }, is_new: false }),
             _ => Err(self.no_queue(&stripped)),
         }
     }

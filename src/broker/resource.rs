@@ -15,6 +15,12 @@ pub struct Resource<'a> {
 
 impl Display for Resource<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{} '{}' in vhost '{}'", self.kind, String::from_utf8_lossy(self.name), String::from_utf8_lossy(self.vhost))
+        write!(
+            f,
+            "{} '{}' in vhost '{}'",
+            self.kind,
+            String::from_utf8_lossy(self.name),
+            String::from_utf8_lossy(self.vhost)
+        )
     }
 }

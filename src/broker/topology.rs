@@ -189,7 +189,14 @@ impl Topology {
     }
 
     /// Follows exchange-to-exchange bindings and alternates; each exchange is visited once, so cycles end.
-    fn route_on(&self, from: &[u8], mut waiting: Vec<Name>, keys: &[&[u8]], headers: &dyn Headers, routed: &mut Routed) {
+    fn route_on(
+        &self,
+        from: &[u8],
+        mut waiting: Vec<Name>,
+        keys: &[&[u8]],
+        headers: &dyn Headers,
+        routed: &mut Routed,
+    ) {
         let mut visited: HashSet<Name> = Name::new(from).into_iter().collect();
         while let Some(name) = waiting.pop() {
             if name.is_empty() {
@@ -203,7 +210,13 @@ impl Topology {
     }
 
     /// Adds the queues that one exchange leads to; returns the exchanges, if any, where the message goes on.
-    fn route_one(&self, exchange: &Exchange, keys: &[&[u8]], headers: &dyn Headers, routed: &mut Routed) -> Option<Vec<Name>> {
+    fn route_one(
+        &self,
+        exchange: &Exchange,
+        keys: &[&[u8]],
+        headers: &dyn Headers,
+        routed: &mut Routed,
+    ) -> Option<Vec<Name>> {
         routed.by_headers |= exchange.routes.depends_on_headers();
         let mut found = false;
         let mut onwards: Option<Vec<Name>> = None;

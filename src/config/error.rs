@@ -35,31 +35,17 @@ impl ConfigError {
             Some(field) => format!("{key}.{field}"),
             None => key.to_owned(),
         };
-        let Mismatch {
-            found, expected, ..
-        } = mismatch;
-        ConfigError {
-            place,
-            key: Some(key),
-            problem: Problem::Mismatch { found, expected },
-        }
+        let Mismatch { found, expected, .. } = mismatch;
+        ConfigError { place, key: Some(key), problem: Problem::Mismatch { found, expected } }
     }
 
     pub(super) fn unknown(place: String, key: &str, known: &[&str]) -> Self {
         let known = known.join(", ");
-        ConfigError {
-            place,
-            key: Some(key.to_owned()),
-            problem: Problem::Unknown { known },
-        }
+        ConfigError { place, key: Some(key.to_owned()), problem: Problem::Unknown { known } }
     }
 
     pub(super) fn said(place: String, words: &str) -> Self {
-        ConfigError {
-            place,
-            key: None,
-            problem: Problem::Said(words.replace('\n', "; ")),
-        }
+        ConfigError { place, key: None, problem: Problem::Said(words.replace('\n', "; ")) }
     }
 }
 
@@ -96,13 +82,7 @@ pub(super) struct Mismatch {
 pub(super) fn place(origin: &str, text: &str, at: usize) -> String {
     let before = text.get(..at).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
-    let column = before
-        .rsplit('\n')
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .count()
-        + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
     format!("{origin}:{line}:{column}")
 }
 

@@ -22,40 +22,21 @@ enum Shape<'a> {
 
 impl<'a> Value<'a> {
     pub(super) fn toml(value: &'a Spanned<DeValue<'a>>) -> Self {
-        Value {
-            shape: Shape::Toml(value.get_ref()),
-            at: value.span(),
-        }
+        Value { shape: Shape::Toml(value.get_ref()), at: value.span() }
     }
 
     pub(super) fn variable(text: &'a str) -> Self {
-        Value {
-            shape: Shape::Variable(text),
-            at: 0..0,
-        }
+        Value { shape: Shape::Variable(text), at: 0..0 }
     }
 
     /// A text that `accept` takes.
-    pub(super) fn text<T>(
-        &self,
-        expected: &str,
-        accept: impl FnOnce(&'a str) -> Option<T>,
-    ) -> Result<T, Mismatch> {
-        self.as_text()
-            .and_then(accept)
-            .ok_or_else(|| self.mismatch(expected))
+    pub(super) fn text<T>(&self, expected: &str, accept: impl FnOnce(&'a str) -> Option<T>) -> Result<T, Mismatch> {
+        self.as_text().and_then(accept).ok_or_else(|| self.mismatch(expected))
     }
 
     /// As [`Value::text`], but an error does not repeat the text.
-    pub(super) fn secret<T>(
-        &self,
-        expected: &str,
-        accept: impl FnOnce(&'a str) -> Option<T>,
-    ) -> Result<T, Mismatch> {
-        let hide = |mismatch| Mismatch {
-            found: self.kind().to_owned(),
-            ..mismatch
-        };
+    pub(super) fn secret<T>(&self, expected: &str, accept: impl FnOnce(&'a str) -> Option<T>) -> Result<T, Mismatch> {
+        let hide = |mismatch| Mismatch { found: self.kind().to_owned(), ..mismatch };
         self.text(expected, accept).map_err(hide)
     }
 
@@ -65,12 +46,10 @@ impl<'a> Value<'a> {
         N: TryFrom<i64> + PartialOrd + Display,
     {
         let number = self.as_whole().and_then(|number| N::try_from(number).ok());
-        number
-            .filter(|number| range.contains(number))
-            .ok_or_else(|| {
-                let (from, to) = (range.start(), range.end());
-                self.mismatch(&format!("a whole number from {from} to {to} ({unit})"))
-            })
+        number.filter(|number| range.contains(number)).ok_or_else(|| {
+            let (from, to) = (range.start(), range.end());
+            self.mismatch(&format!("a whole number from {from} to {to} ({unit})"))
+        })
     }
 
     /// Octets, as a whole number or as a text such as "512MiB"; at least 1.
@@ -80,9 +59,7 @@ impl<'a> Value<'a> {
             None => self.as_text().and_then(parse_size),
         };
         size.filter(|size| *size > 0).ok_or_else(|| {
-            self.mismatch(
-                "a number of octets above 0, or a text such as \"64KiB\", \"512MiB\" or \"2GiB\"",
-            )
+            self.mismatch("a number of octets above 0, or a text such as \"64KiB\", \"512MiB\" or \"2GiB\"")
         })
     }
 
@@ -94,16 +71,11 @@ impl<'a> Value<'a> {
     }
 
     /// A list of texts that `accept` takes, each of them `expected`.
-    pub(super) fn list<T>(
-        &self,
-        expected: &str,
-        accept: impl Fn(&str) -> Option<T>,
-    ) -> Result<Vec<T>, Mismatch> {
+    pub(super) fn list<T>(&self, expected: &str, accept: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, Mismatch> {
         match self.shape {
-            Shape::Toml(DeValue::Array(elements)) => elements
-                .iter()
-                .map(|element| Value::toml(element).text(expected, &accept))
-                .collect(),
+            Shape::Toml(DeValue::Array(elements)) => {
+                elements.iter().map(|element| Value::toml(element).text(expected, &accept)).collect()
+            }
             Shape::Variable(text) => text
                 .split(',')
                 .map(str::trim)
@@ -121,22 +93,14 @@ impl<'a> Value<'a> {
         };
         let table = |element| {
             let value = Value::toml(element);
-            let table = element
-                .get_ref()
-                .as_table()
-                .ok_or_else(|| value.mismatch("a table"))?;
+            let table = element.get_ref().as_table().ok_or_else(|| value.mismatch("a table"))?;
             Ok((table, value))
         };
         elements.iter().map(table).collect()
     }
 
     pub(super) fn mismatch(&self, expected: &str) -> Mismatch {
-        Mismatch {
-            found: self.found(),
-            expected: expected.to_owned(),
-            field: None,
-            at: self.at.clone(),
-        }
+        Mismatch { found: self.found(), expected: expected.to_owned(), field: None, at: self.at.clone() }
     }
 
     fn as_text(&self) -> Option<&'a str> {
@@ -161,9 +125,7 @@ impl<'a> Value<'a> {
             Shape::Toml(DeValue::Integer(number)) => number.to_string(),
             Shape::Toml(DeValue::Float(number)) => number.to_string(),
             Shape::Toml(DeValue::Boolean(value)) => value.to_string(),
-            _ => self
-                .as_text()
-                .map_or_else(|| self.kind().to_owned(), |text| format!("{text:?}")),
+            _ => self.as_text().map_or_else(|| self.kind().to_owned(), |text| format!("{text:?}")),
         }
     }
 
@@ -193,23 +155,10 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, size) in [
-            ("64KiB", 65536),
-            ("1 MiB", 1048576),
-            (" 2GiB ", 1 << 31),
-            ("77", 77),
-        ] {
+        for (text, size) in [("64KiB", 65536), ("1 MiB", 1048576), (" 2GiB ", 1 << 31), ("77", 77)] {
             assert_eq!(parse_size(text), Some(size), "{text}");
         }
-        for text in [
-            "",
-            "MiB",
-            "1MB",
-            "1.5GiB",
-            "-1",
-            "18446744073709551615KiB",
-            "1mib",
-        ] {
+        for text in ["", "MiB", "1MB", "1.5GiB", "-1", "18446744073709551615KiB", "1mib"] {
             assert_eq!(parse_size(text), None, "{text}");
         }
     }

@@ -309,7 +309,11 @@ impl Inner {
 
     /// What others have asked the owner to do. Stalled consumers stay on the list while the buffer is above low water.
     pub fn take_errands(&mut self) -> Errands {
-        let stalled = if self.pending.len() <= limits::RESUME_AT { std::mem::take(&mut self.errands.stalled) } else { Vec::new() };
+        let stalled = if self.pending.len() <= limits::RESUME_AT {
+            std::mem::take(&mut self.errands.stalled)
+        } else {
+            Vec::new()
+        };
         Errands { stalled, lost: std::mem::take(&mut self.errands.lost), close: self.errands.close.take() }
     }
 

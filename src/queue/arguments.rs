@@ -135,7 +135,9 @@ static DECLARE_RULES: [(&str, Check); 22] = [
     ("x-max-in-memory-length", not_negative),
     ("x-max-in-memory-bytes", not_negative),
     ("x-max-priority", max_priority),
-    ("x-overflow", |value, _| one_of(value, &["drop-head", "reject-publish", "reject-publish-dlx"], "invalid_overflow")),
+    ("x-overflow", |value, _| {
+        one_of(value, &["drop-head", "reject-publish", "reject-publish-dlx"], "invalid_overflow")
+    }),
     ("x-queue-version", queue_version),
     ("x-single-active-consumer", boolean),
     ("x-consumer-timeout", not_negative),
@@ -170,7 +172,9 @@ pub fn check_declare(queue: &dyn Display, arguments: Table<'_>) -> Result<QueueT
 pub fn without_effect<'a>(arguments: Table<'a>) -> impl Iterator<Item = &'a [u8]> {
     arguments.iter().map(|(key, _)| key).filter(|key| {
         let known = |names: &[&str]| names.iter().any(|name| name.as_bytes() == *key);
-        known(&CLASSIC) && !known(&WITH_EFFECT) || known(&QUORUM) && !known(&WITH_EFFECT) || known(&STREAM) && !known(&WITH_EFFECT)
+        known(&CLASSIC) && !known(&WITH_EFFECT)
+            || known(&QUORUM) && !known(&WITH_EFFECT)
+            || known(&STREAM) && !known(&WITH_EFFECT)
     })
 }
 
@@ -201,7 +205,12 @@ pub fn check_consume(queue: &dyn Display, kind: QueueType, arguments: Table<'_>)
 ///
 /// # Errors
 /// 406 `inequivalent arg ...`: an argument that the queue's type knows differs.
-pub fn check_equivalent(queue: &dyn Display, kind: QueueType, current: Table<'_>, received: Table<'_>) -> Result<(), Fault> {
+pub fn check_equivalent(
+    queue: &dyn Display,
+    kind: QueueType,
+    current: Table<'_>,
+    received: Table<'_>,
+) -> Result<(), Fault> {
     kind.arguments().iter().try_for_each(|key| {
         let (old, new) = (current.get(key.as_bytes()), received.get(key.as_bytes()));
         if *key == "x-queue-type" {
@@ -227,7 +236,10 @@ pub fn compare(key: &str, whose: &dyn Display, old: Option<Value<'_>>, new: Opti
 
 /// The 406 of a second declaration that does not mean the same.
 pub fn inequivalent(key: &str, whose: &dyn Display, received: &str, current: &str) -> Fault {
-    Fault::new(Code::PreconditionFailed, format_args!("inequivalent arg '{key}' for {whose}: received {received} but current is {current}"))
+    Fault::new(
+        Code::PreconditionFailed,
+        format_args!("inequivalent arg '{key}' for {whose}: received {received} but current is {current}"),
+    )
 }
 
 fn same_type(queue: &dyn Display, kind: QueueType, received: Option<Value<'_>>) -> Result<(), Fault> {

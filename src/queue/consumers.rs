@@ -43,7 +43,8 @@ struct Consumer {
 
 impl Consumer {
     fn may_have_more(&self) -> bool {
-        !self.stalled && (self.terms.no_ack || self.terms.prefetch == 0 || self.in_flight < u32::from(self.terms.prefetch))
+        !self.stalled
+            && (self.terms.no_ack || self.terms.prefetch == 0 || self.in_flight < u32::from(self.terms.prefetch))
     }
 }
 

@@ -14,10 +14,7 @@ pub struct Direct<T> {
 impl<T: PartialEq> Direct<T> {
     /// No bindings yet.
     pub fn new() -> Self {
-        Direct {
-            by_key: HashMap::default(),
-            len: 0,
-        }
+        Direct { by_key: HashMap::default(), len: 0 }
     }
 
     /// Adds one binding.
@@ -77,12 +74,7 @@ mod tests {
         direct.bind(b"", 1);
         direct.bind(b"a.*", 2);
         direct.bind(b"\xff\x00", 3);
-        for (key, expected) in [
-            (&b""[..], vec![1]),
-            (b"a.*", vec![2]),
-            (b"a.b", vec![]),
-            (b"\xff\x00", vec![3]),
-        ] {
+        for (key, expected) in [(&b""[..], vec![1]), (b"a.*", vec![2]), (b"a.b", vec![]), (b"\xff\x00", vec![3])] {
             let mut found = Vec::new();
             direct.route(key, &mut |target| found.push(*target));
             assert_eq!(found, expected);

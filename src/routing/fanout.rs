@@ -11,9 +11,7 @@ pub struct Fanout<T> {
 impl<T: PartialEq> Fanout<T> {
     /// No bindings yet.
     pub fn new() -> Self {
-        Fanout {
-            targets: Bag::default(),
-        }
+        Fanout { targets: Bag::default() }
     }
 
     /// Adds one binding.

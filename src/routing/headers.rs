@@ -96,42 +96,26 @@ impl Criteria {
     ///
     /// # Errors
     /// [`InvalidMatch`] when the first `x-match` is something else.
-    pub fn new<'a>(
-        arguments: impl IntoIterator<Item = (&'a [u8], HeaderValue<'a>)>,
-    ) -> Result<Self, InvalidMatch> {
+    pub fn new<'a>(arguments: impl IntoIterator<Item = (&'a [u8], HeaderValue<'a>)>) -> Result<Self, InvalidMatch> {
         let arguments: Vec<_> = arguments.into_iter().collect();
         let x_match = arguments.iter().find(|(name, _)| *name == b"x-match");
         let (mode, with_x) = match x_match {
             None => (Match::All, false),
-            Some((_, HeaderValue::Text(text))) => {
-                parse_match(text).ok_or_else(|| InvalidMatch::value(text))?
-            }
+            Some((_, HeaderValue::Text(text))) => parse_match(text).ok_or_else(|| InvalidMatch::value(text))?,
             Some((_, other)) => return Err(InvalidMatch::type_of(*other)),
         };
         let mut wanted: Vec<_> = arguments
             .into_iter()
-            .filter(|(name, _)| {
-                if with_x {
-                    *name != b"x-match"
-                } else {
-                    !name.starts_with(b"x-")
-                }
-            })
+            .filter(|(name, _)| if with_x { *name != b"x-match" } else { !name.starts_with(b"x-") })
             .map(|(name, value)| (Box::from(name), Wanted::new(value)))
             .collect();
         wanted.sort_unstable();
-        Ok(Criteria {
-            mode,
-            wanted: wanted.into(),
-        })
+        Ok(Criteria { mode, wanted: wanted.into() })
     }
 
     /// Whether a message with these headers matches. Without a criterion `all` matches everything and `any` nothing.
     pub fn matches(&self, headers: &dyn Headers) -> bool {
-        let mut each = self
-            .wanted
-            .iter()
-            .map(|(name, wanted)| headers.get(name).is_some_and(|value| wanted.is(value)));
+        let mut each = self.wanted.iter().map(|(name, wanted)| headers.get(name).is_some_and(|value| wanted.is(value)));
         match self.mode {
             Match::All => each.all(|matches| matches),
             Match::Any => each.any(|matches| matches),
@@ -153,9 +137,7 @@ fn parse_match(text: &[u8]) -> Option<(Match, bool)> {
 impl Wanted {
     fn new(value: HeaderValue<'_>) -> Self {
         match value {
-            HeaderValue::Text(octets) | HeaderValue::Binary(octets) => {
-                Wanted::Octets(octets.into())
-            }
+            HeaderValue::Text(octets) | HeaderValue::Binary(octets) => Wanted::Octets(octets.into()),
             HeaderValue::Integer { value, .. } => Wanted::Integer(value.into()),
             HeaderValue::Float { value, .. } => Wanted::Float(value.to_bits()),
             HeaderValue::Bool(value) => Wanted::Bool(value),
@@ -170,20 +152,12 @@ impl Wanted {
     fn is(&self, header: HeaderValue<'_>) -> bool {
         match (self, header) {
             (Wanted::Presence, _) => true,
-            (Wanted::Octets(wanted), HeaderValue::Text(octets) | HeaderValue::Binary(octets)) => {
-                **wanted == *octets
-            }
-            (Wanted::Integer(wanted), HeaderValue::Integer { value, .. }) => {
-                *wanted == value.into()
-            }
-            (Wanted::Integer(wanted), HeaderValue::Timestamp(seconds)) => {
-                *wanted == i128::from(seconds) * 1000
-            }
+            (Wanted::Octets(wanted), HeaderValue::Text(octets) | HeaderValue::Binary(octets)) => **wanted == *octets,
+            (Wanted::Integer(wanted), HeaderValue::Integer { value, .. }) => *wanted == value.into(),
+            (Wanted::Integer(wanted), HeaderValue::Timestamp(seconds)) => *wanted == i128::from(seconds) * 1000,
             (Wanted::Float(wanted), HeaderValue::Float { value, .. }) => *wanted == value.to_bits(),
             (Wanted::Bool(wanted), HeaderValue::Bool(value)) => *wanted == value,
-            (Wanted::Decimal(scale, digits), HeaderValue::Decimal(s, d)) => {
-                (*scale, *digits) == (s, d)
-            }
+            (Wanted::Decimal(scale, digits), HeaderValue::Decimal(s, d)) => (*scale, *digits) == (s, d),
             (Wanted::Array(wanted), HeaderValue::Array(octets)) => **wanted == *octets,
             (Wanted::Table(wanted), HeaderValue::Table(octets)) => **wanted == *octets,
             // In RabbitMQ both are the empty list.
@@ -210,10 +184,7 @@ impl InvalidMatch {
 
     fn type_of(value: HeaderValue<'_>) -> Self {
         let name = type_name(value);
-        InvalidMatch(format!(
-            "Invalid x-match field type {name} (value {}); expected longstr",
-            Term(value)
-        ))
+        InvalidMatch(format!("Invalid x-match field type {name} (value {}); expected longstr", Term(value)))
     }
 }
 
@@ -301,9 +272,7 @@ pub struct HeaderRoutes<T> {
 impl<T: PartialEq> HeaderRoutes<T> {
     /// No bindings yet.
     pub fn new() -> Self {
-        HeaderRoutes {
-            bindings: Vec::new(),
-        }
+        HeaderRoutes { bindings: Vec::new() }
     }
 
     /// Adds one binding.
@@ -313,10 +282,7 @@ impl<T: PartialEq> HeaderRoutes<T> {
 
     /// Takes back one binding, if there is one.
     pub fn unbind(&mut self, criteria: &Criteria, target: &T) {
-        let bound = self
-            .bindings
-            .iter()
-            .position(|(c, t)| c == criteria && t == target);
+        let bound = self.bindings.iter().position(|(c, t)| c == criteria && t == target);
         if let Some(at) = bound {
             self.bindings.remove(at);
             bag::shrink(&mut self.bindings);
@@ -358,11 +324,7 @@ mod tests {
 
     impl Headers for List {
         fn get(&self, name: &[u8]) -> Option<HeaderValue<'_>> {
-            self.0
-                .iter()
-                .rev()
-                .find(|(held, _)| held == name)
-                .map(|(_, value)| *value)
+            self.0.iter().rev().find(|(held, _)| held == name).map(|(_, value)| *value)
         }
     }
 
@@ -370,27 +332,13 @@ mod tests {
         HeaderValue::Integer { value, letter }
     }
 
-    fn criteria(
-        x_match: &'static [u8],
-        arguments: &[(&'static str, HeaderValue<'static>)],
-    ) -> Criteria {
-        let arguments = arguments
-            .iter()
-            .map(|(name, value)| (name.as_bytes(), *value));
-        Criteria::new(
-            [(&b"x-match"[..], HeaderValue::Text(x_match))]
-                .into_iter()
-                .chain(arguments),
-        )
-        .unwrap()
+    fn criteria(x_match: &'static [u8], arguments: &[(&'static str, HeaderValue<'static>)]) -> Criteria {
+        let arguments = arguments.iter().map(|(name, value)| (name.as_bytes(), *value));
+        Criteria::new([(&b"x-match"[..], HeaderValue::Text(x_match))].into_iter().chain(arguments)).unwrap()
     }
 
     fn headers(list: &[(&str, HeaderValue<'static>)]) -> List {
-        List(
-            list.iter()
-                .map(|(name, value)| (name.as_bytes().to_vec(), *value))
-                .collect(),
-        )
+        List(list.iter().map(|(name, value)| (name.as_bytes().to_vec(), *value)).collect())
     }
 
     /// Whether an argument of value `wanted` matches a header of value `held`.
@@ -409,14 +357,8 @@ mod tests {
         assert!(!equal(HeaderValue::Text(b"1"), int(1, b'I')));
         assert!(!equal(HeaderValue::Bool(true), int(1, b'B')));
         assert!(!equal(HeaderValue::Text(b"true"), HeaderValue::Bool(true)));
-        assert!(equal(
-            HeaderValue::Decimal(2, 314),
-            HeaderValue::Decimal(2, 314)
-        ));
-        assert!(!equal(
-            HeaderValue::Decimal(2, 314),
-            HeaderValue::Decimal(3, 314)
-        ));
+        assert!(equal(HeaderValue::Decimal(2, 314), HeaderValue::Decimal(2, 314)));
+        assert!(!equal(HeaderValue::Decimal(2, 314), HeaderValue::Decimal(3, 314)));
         assert!(equal(HeaderValue::Array(b""), HeaderValue::Table(b"")));
         assert!(!equal(HeaderValue::Array(b"V"), HeaderValue::Table(b"V")));
         assert!(equal(HeaderValue::Array(b"V"), HeaderValue::Array(b"V")));
@@ -425,10 +367,7 @@ mod tests {
     #[test]
     fn a_message_counts_its_timestamps_in_milliseconds() {
         assert!(!equal(HeaderValue::Timestamp(5), HeaderValue::Timestamp(5)));
-        assert!(equal(
-            HeaderValue::Timestamp(5000),
-            HeaderValue::Timestamp(5)
-        ));
+        assert!(equal(HeaderValue::Timestamp(5000), HeaderValue::Timestamp(5)));
         assert!(equal(int(5000, b'l'), HeaderValue::Timestamp(5)));
         assert!(equal(HeaderValue::Timestamp(5), int(5, b'l')));
         assert!(!equal(int(-1, b'l'), HeaderValue::Timestamp(u64::MAX)));
@@ -456,12 +395,8 @@ mod tests {
     #[test]
     fn without_criteria_all_matches_everything_and_any_nothing() {
         let one = headers(&[("a", HeaderValue::Void)]);
-        for (x_match, expected) in [
-            (&b"all"[..], true),
-            (b"all-with-x", true),
-            (b"any", false),
-            (b"any-with-x", false),
-        ] {
+        for (x_match, expected) in [(&b"all"[..], true), (b"all-with-x", true), (b"any", false), (b"any-with-x", false)]
+        {
             assert_eq!(criteria(x_match, &[]).matches(&one), expected);
             assert_eq!(criteria(x_match, &[]).matches(&NoHeaders), expected);
         }
@@ -499,39 +434,20 @@ mod tests {
 
     #[test]
     fn errors_speak_as_rabbitmq() {
-        let text = |value| {
-            Criteria::new([(&b"x-match"[..], value)])
-                .unwrap_err()
-                .to_string()
-        };
+        let text = |value| Criteria::new([(&b"x-match"[..], value)]).unwrap_err().to_string();
         assert_eq!(
             text(HeaderValue::Text(b"some")),
             "Invalid x-match field value <<\"some\">>; expected all, any, all-with-x, or any-with-x"
         );
-        assert_eq!(
-            text(int(7, b'I')),
-            "Invalid x-match field type signedint (value 7); expected longstr"
-        );
+        assert_eq!(text(int(7, b'I')), "Invalid x-match field type signedint (value 7); expected longstr");
         assert_eq!(
             text(HeaderValue::Binary(b"all")),
             "Invalid x-match field type binary (value <<\"all\">>); expected longstr"
         );
-        assert_eq!(
-            text(HeaderValue::Bool(true)),
-            "Invalid x-match field type bool (value true); expected longstr"
-        );
-        assert_eq!(
-            Term(HeaderValue::Text(b"a\"\\")).to_string(),
-            "<<\"a\\\"\\\\\">>"
-        );
-        assert_eq!(
-            Term(HeaderValue::Text("é".as_bytes())).to_string(),
-            "<<\"é\"/utf8>>"
-        );
-        assert_eq!(
-            Term(HeaderValue::Text(b"\xff\x01")).to_string(),
-            "<<255,1>>"
-        );
+        assert_eq!(text(HeaderValue::Bool(true)), "Invalid x-match field type bool (value true); expected longstr");
+        assert_eq!(Term(HeaderValue::Text(b"a\"\\")).to_string(), "<<\"a\\\"\\\\\">>");
+        assert_eq!(Term(HeaderValue::Text("é".as_bytes())).to_string(), "<<\"é\"/utf8>>");
+        assert_eq!(Term(HeaderValue::Text(b"\xff\x01")).to_string(), "<<255,1>>");
         assert_eq!(Term(HeaderValue::Text(b"")).to_string(), "<<>>");
     }
 
@@ -540,22 +456,12 @@ mod tests {
         let with_x = x_match.ends_with("-with-x");
         let mut results = arguments
             .iter()
-            .filter(|(name, _)| {
-                if with_x {
-                    name != "x-match"
-                } else {
-                    !name.starts_with("x-")
-                }
-            })
+            .filter(|(name, _)| if with_x { name != "x-match" } else { !name.starts_with("x-") })
             .map(|(name, wanted)| {
                 let last = held.iter().rfind(|(held, _)| held == name);
                 last.is_some_and(|(_, value)| wanted.is_none_or(|wanted| wanted == *value))
             });
-        if x_match.starts_with("all") {
-            results.all(|m| m)
-        } else {
-            results.any(|m| m)
-        }
+        if x_match.starts_with("all") { results.all(|m| m) } else { results.any(|m| m) }
     }
 
     proptest! {

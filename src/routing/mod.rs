@@ -181,10 +181,7 @@ mod tests {
             routes.unbind(b"k", None, &1);
             assert_eq!(found(&routes, b"k"), [1], "{kind:?}");
             routes.unbind(b"k", None, &1);
-            assert!(
-                routes.is_empty() && found(&routes, b"k").is_empty(),
-                "{kind:?}"
-            );
+            assert!(routes.is_empty() && found(&routes, b"k").is_empty(), "{kind:?}");
             routes.unbind(b"k", None, &1);
             assert!(routes.is_empty(), "{kind:?}");
         }
@@ -193,10 +190,7 @@ mod tests {
     #[test]
     fn only_headers_depend_on_headers() {
         for kind in KINDS {
-            assert_eq!(
-                Routes::<u8>::new(kind).depends_on_headers(),
-                kind == Kind::Headers
-            );
+            assert_eq!(Routes::<u8>::new(kind).depends_on_headers(), kind == Kind::Headers);
         }
     }
 

@@ -27,10 +27,7 @@ pub struct Topic<T> {
 impl<T: PartialEq> Topic<T> {
     /// No bindings yet.
     pub fn new() -> Self {
-        Topic {
-            root: Node::default(),
-            len: 0,
-        }
+        Topic { root: Node::default(), len: 0 }
     }
 
     /// Adds one binding. The trie becomes as deep as the key has words, and so does the stack of a later walk:
@@ -55,10 +52,7 @@ impl<T: PartialEq> Topic<T> {
 
     /// Calls `each` for each target whose binding key matches `key`, once for each such binding.
     pub fn route(&self, key: &[u8], each: &mut dyn FnMut(&T)) {
-        let mut walk = Walk {
-            tried: HashMap::default(),
-            each,
-        };
+        let mut walk = Walk { tried: HashMap::default(), each };
         walk.node(&self.root, Words::of(key), false);
     }
 
@@ -111,12 +105,7 @@ struct Node<T> {
 
 impl<T> Default for Node<T> {
     fn default() -> Self {
-        Node {
-            words: HashMap::default(),
-            star: None,
-            hash: None,
-            targets: Bag::default(),
-        }
+        Node { words: HashMap::default(), star: None, hash: None, targets: Bag::default() }
     }
 }
 
@@ -232,9 +221,7 @@ mod tests {
 
     fn topic(keys: &[&str]) -> Topic<usize> {
         let mut topic = Topic::new();
-        keys.iter()
-            .enumerate()
-            .for_each(|(n, key)| topic.bind(key.as_bytes(), n));
+        keys.iter().enumerate().for_each(|(n, key)| topic.bind(key.as_bytes(), n));
         topic
     }
 
@@ -246,11 +233,7 @@ mod tests {
     }
 
     fn split(key: &str) -> Vec<&str> {
-        if key.is_empty() {
-            Vec::new()
-        } else {
-            key.split('.').collect()
-        }
+        if key.is_empty() { Vec::new() } else { key.split('.').collect() }
     }
 
     /// The rule of AMQP 0-9-1, 3.1.3.3, word by word.
@@ -285,9 +268,8 @@ mod tests {
     #[test]
     fn patterns_match_as_in_rabbitmq() {
         let keys = [
-            "a.b.c", "a.*.c", "a.#.b", "a.b.b.c", "#", "#.#", "*", "#.b.#", "b.b.c", "*.*",
-            "*.*.*", "#.*.#", "#.*", "a.#", "*.#", "", "..", "*.", "b.b.c", "#.#.#", "#.*.#.*",
-            "a.*.#.b",
+            "a.b.c", "a.*.c", "a.#.b", "a.b.b.c", "#", "#.#", "*", "#.b.#", "b.b.c", "*.*", "*.*.*", "#.*.#", "#.*",
+            "a.#", "*.#", "", "..", "*.", "b.b.c", "#.#.#", "#.*.#.*", "a.*.#.b",
         ];
         let topic = topic(&keys);
         for (key, expected) in [
@@ -311,11 +293,7 @@ mod tests {
         let start = Instant::now();
         assert_eq!(found(&topic, &["a"; 127].join(".")), [0, 1, 3]);
         assert_eq!(found(&topic, &".".repeat(255)), [1, 3]);
-        assert!(
-            start.elapsed() < Duration::from_secs(1),
-            "{:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     }
 
     #[test]
@@ -327,11 +305,7 @@ mod tests {
             assert_eq!(found(&topic, &format!("{}.w{n}.x.y.z", n % 7)), [n]);
         }
         // Trying each binding would take two thousand million comparisons.
-        assert!(
-            start.elapsed() < Duration::from_secs(2),
-            "{:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     }
 
     #[test]

@@ -205,7 +205,8 @@ impl Running {
         let mut outstanding: Vec<(u64, Unsettled)> = Vec::new();
         let mut deserted = Vec::new();
         if let Some(channel) = self.channel(number) {
-            let tags: Vec<Name> = channel.consumers.keys().cloned().chain(channel.reply.iter().map(|r| r.tag.clone())).collect();
+            let tags: Vec<Name> =
+                channel.consumers.keys().cloned().chain(channel.reply.iter().map(|r| r.tag.clone())).collect();
             deserted.extend(tags.iter().filter_map(|tag| self.drop_consumer(number, tag.as_octets())));
         }
         if let Some(Channel { mode: Mode::Transaction(transaction), .. }) = self.channel(number) {

@@ -248,9 +248,8 @@ fn refused(refusal: &Refusal, mechanism: &[u8], client: &Client) -> Result<Step,
         return Err(silently(&reason));
     }
     tracing::warn!(%reason, "login refused");
-    let text = format!(
-        "Login was refused using authentication mechanism {mechanism}. For details see the broker logfile."
-    );
+    let text =
+        format!("Login was refused using authentication mechanism {mechanism}. For details see the broker logfile.");
     Ok(Step::Refuse(Fault::new(Code::AccessRefused, text).on_connection()))
 }
 

@@ -1,0 +1,132 @@
+//! `leveret serve`: configuration, log, runtime, signals, exit code. Serving itself is the server's.
+//!
+//! Exit codes: 0 after SIGTERM or Ctrl-C, 1 when the broker cannot start, 2 for a bad configuration or argument.
+
+use crate::cli::data_dir::DataDir;
+use crate::config::Config;
+use crate::server::Broker;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// What `leveret serve` may be told. Arguments win over `LEVERET_...` variables, those over the file.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The configuration file [default: config.toml in the working directory, if there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// An address to listen on; may be given several times
+    #[arg(long, value_name = "HOST:PORT")]
+    bind: Vec<SocketAddr>,
+    /// Where the broker keeps its files
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// What to log, as a tracing filter: error, warn, info, debug, or module=level,...
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+/// Serves until a signal comes.
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let config = match load(arguments) {
+        Ok(config) => config,
+        Err(message) => return fail(2, &message),
+    };
+    if let Err(message) = start_log(&config.log) {
+        return fail(2, &message);
+    }
+    let data_dir = match DataDir::lock(&config.data_dir) {
+        Ok(data_dir) => data_dir,
+        Err(message) => return fail(1, &message),
+    };
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir = %data_dir.path().display(), "starting leveret");
+    tracing::warn!("queues and messages are kept in memory only: they end with this process");
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &format!("cannot start the runtime: {error}")),
+    };
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> ExitCode {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return fail(1, &format!("cannot listen for signals: {error}")),
+    };
+    let broker = match Broker::start(config).await {
+        Ok(broker) => broker,
+        Err(error) => return fail(1, &error.to_string()),
+    };
+    tracing::info!("Server startup complete");
+    let signal = signals.wait().await;
+    tracing::info!(signal, "shutting down");
+    broker.shutdown().await;
+    tracing::info!("shutdown complete");
+    ExitCode::SUCCESS
+}
+
+fn load(arguments: &Arguments) -> Result<Config, String> {
+    let mut config = Config::load(arguments.config.as_deref(), std::env::vars()).map_err(|error| error.to_string())?;
+    if !arguments.bind.is_empty() {
+        config.bind = arguments.bind.clone();
+    }
+    if let Some(data_dir) = &arguments.data_dir {
+        config.data_dir = data_dir.clone();
+    }
+    if let Some(log) = &arguments.log {
+        config.log = log.clone();
+    }
+    Ok(config)
+}
+
+fn start_log(filter: &str) -> Result<(), String> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| {
+        format!("log: found {filter:?}, expected a filter such as \"info\" or \"leveret=debug\": {error}")
+    })?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    Ok(())
+}
+
+fn fail(code: u8, message: &str) -> ExitCode {
+    eprintln!("leveret: {message}");
+    ExitCode::from(code)
+}
+
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn wait(&mut self) -> &'static str {
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => "Ctrl-C",
+            Err(_) => std::future::pending().await,
+        }
+    }
+}

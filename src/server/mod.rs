@@ -1,0 +1,94 @@
+//! The running broker: listeners, connections, shutdown. The only floor with sockets; it knows no method and no queue.
+
+pub mod connection;
+pub mod listener;
+pub mod writer;
+
+use crate::broker::node::Node;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::server::listener::Listeners;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// A broker that serves clients.
+///
+/// It runs on the tokio runtime that it was started on. When it is dropped without [`Broker::shutdown`], its sockets are
+/// closed without a word to the clients.
+#[derive(Debug)]
+pub struct Broker {
+    addresses: Vec<SocketAddr>,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+}
+
+/// Why a broker did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address could not be listened on.
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The configuration names no address.
+    NoAddress,
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Listen { address, source } if source.kind() == io::ErrorKind::AddrInUse => {
+                write!(f, "cannot listen on {address}: the port is taken by another program")
+            }
+            Self::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),
+            Self::NoAddress => write!(f, "no address to listen on"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl Broker {
+    /// Starts a broker. Port 0 in `config.bind` stands for any free port; see [`Broker::address`].
+    ///
+    /// # Errors
+    /// An address cannot be listened on.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let listeners = Listeners::bind(&config.bind).await?;
+        let addresses = listeners.addresses();
+        let node = Arc::new(Node::new(config));
+        let (stop, stopped) = watch::channel(false);
+        let serving = tokio::spawn(listeners.serve(node, Clock::system(), stopped));
+        Ok(Self { addresses, stop, serving })
+    }
+
+    /// The first address it listens on.
+    pub fn address(&self) -> SocketAddr {
+        // There is one, or it would not have started.
+        self.addresses.first().copied().unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// All addresses it listens on.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Closes every connection with 320 and every listener. When it returns, nothing is left of the broker.
+    pub async fn shutdown(mut self) {
+        self.stop.send_replace(true);
+        if let Err(error) = (&mut self.serving).await {
+            tracing::error!(%error, "the listeners ended badly");
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
