@@ -89,11 +89,12 @@ func check(name string, body func()) {
 }
 
 func dial(url string, change func(*amqp.URI)) (*amqp.Connection, error) {
-	uri := value(amqp.ParseURI(url))
 	if change != nil {
+		uri := value(amqp.ParseURI(url))
 		change(&uri)
+		url = uri.String()
 	}
-	return amqp.DialConfig(uri.String(), amqp.Config{
+	return amqp.DialConfig(url, amqp.Config{
 		Dial: func(network, address string) (net.Conn, error) {
 			conn, err := net.DialTimeout(network, address, wait)
 			if err == nil {
