@@ -331,6 +331,7 @@ async function main(url) {
     await connection.close();
     await closed;
   });
+  process.exit(0); // An old release leaves the sockets of refused connections open for a while.
 }
 
 main(process.argv[2]).catch((e) => {
