@@ -13,9 +13,7 @@ use lapin::options::*;
 use lapin::protocol::BasicProperties;
 use lapin::types::{AMQPValue, DecimalValue, FieldTable};
 use lapin::uri::AMQPUri;
-use lapin::{
-    Channel, Connection, ConnectionProperties, Consumer, ErrorKind, Event, ExchangeKind, Queue,
-};
+use lapin::{Channel, Connection, ConnectionProperties, Consumer, ErrorKind, Event, ExchangeKind, Queue};
 
 /// For any single event.
 const WAIT: Duration = Duration::from_secs(20);
@@ -55,15 +53,11 @@ fn equal<T: Debug + PartialEq>(got: T, want: T) -> Result<()> {
 }
 
 async fn soon<T>(what: &str, event: impl Future<Output = T>) -> Result<T> {
-    tokio::time::timeout(WAIT, event)
-        .await
-        .with_context(|| format!("no {what} within {WAIT:?}"))
+    tokio::time::timeout(WAIT, event).await.with_context(|| format!("no {what} within {WAIT:?}"))
 }
 
 async fn check<T>(name: &str, body: impl Future<Output = Result<T>>) -> Result<T> {
-    let result = tokio::time::timeout(3 * WAIT, body)
-        .await
-        .unwrap_or_else(|_| bail!("not done within {:?}", 3 * WAIT));
+    let result = tokio::time::timeout(3 * WAIT, body).await.unwrap_or_else(|_| bail!("not done within {:?}", 3 * WAIT));
     match &result {
         Ok(_) => println!("ok {name}"),
         Err(e) => println!("not ok {name}: {e:#}"),
@@ -80,25 +74,14 @@ async fn connect(url: &str, change: impl FnOnce(&mut AMQPUri)) -> Result<Connect
 
 fn tuned(connection: &Connection) -> Result<()> {
     let tune = connection.configuration();
-    ensure!(
-        tune.channel_max() > 0 && tune.frame_max() >= 8192 && tune.heartbeat() > 0,
-        "tuned to {tune:?}"
-    );
+    ensure!(tune.channel_max() > 0 && tune.frame_max() >= 8192 && tune.heartbeat() > 0, "tuned to {tune:?}");
     Ok(())
 }
 
 async fn declare(channel: &Channel, names: &Names) -> Result<()> {
-    let durable = ExchangeDeclareOptions {
-        durable: true,
-        ..Default::default()
-    };
-    for (name, kind) in [
-        (&names.source, ExchangeKind::Topic),
-        (&names.target, ExchangeKind::Direct),
-    ] {
-        channel
-            .exchange_declare(name.as_str().into(), kind, durable, FieldTable::default())
-            .await?;
+    let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+    for (name, kind) in [(&names.source, ExchangeKind::Topic), (&names.target, ExchangeKind::Direct)] {
+        channel.exchange_declare(name.as_str().into(), kind, durable, FieldTable::default()).await?;
     }
     channel
         .exchange_bind(
@@ -110,11 +93,7 @@ async fn declare(channel: &Channel, names: &Names) -> Result<()> {
         )
         .await?;
     let queue = channel
-        .queue_declare(
-            names.queue.as_str().into(),
-            QueueDeclareOptions::durable(),
-            FieldTable::default(),
-        )
+        .queue_declare(names.queue.as_str().into(), QueueDeclareOptions::durable(), FieldTable::default())
         .await?;
     equal((queue.message_count(), queue.consumer_count()), (0, 0))?;
     for key in ["work.item", "work.other"] {
@@ -154,13 +133,7 @@ fn headers(seq: usize) -> FieldTable {
         ("uint32", AMQPValue::LongUInt(u32::MAX)),
         ("float", AMQPValue::Float(1.5)),
         ("double", AMQPValue::Double(2.5)),
-        (
-            "decimal",
-            AMQPValue::DecimalValue(DecimalValue {
-                scale: 2,
-                value: 1234,
-            }),
-        ),
+        ("decimal", AMQPValue::DecimalValue(DecimalValue { scale: 2, value: 1234 })),
         ("true", AMQPValue::Boolean(true)),
         ("nothing", AMQPValue::Void),
         ("time", AMQPValue::Timestamp(1_709_209_801)),
@@ -174,9 +147,7 @@ fn headers(seq: usize) -> FieldTable {
 
 /// The messages of the run, in order.
 fn batch() -> Vec<Message> {
-    let mut bodies: Vec<Vec<u8>> = (0..SMALL)
-        .map(|i| format!("message {i}").into_bytes())
-        .collect();
+    let mut bodies: Vec<Vec<u8>> = (0..SMALL).map(|i| format!("message {i}").into_bytes()).collect();
     bodies.push(Vec::new());
     bodies.push((0..1 << 20).map(|i: u32| i as u8).collect());
     bodies.push(b"last".to_vec());
@@ -203,9 +174,7 @@ fn batch() -> Vec<Message> {
 }
 
 async fn publish(channel: &Channel, exchange: &str, messages: &[Message]) -> Result<()> {
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let mut confirms = Vec::new();
     for message in messages {
         confirms.push(
@@ -227,13 +196,8 @@ async fn publish(channel: &Channel, exchange: &str, messages: &[Message]) -> Res
 }
 
 async fn start(channel: &Channel, queue: &str, no_ack: bool) -> Result<Consumer> {
-    let options = BasicConsumeOptions {
-        no_ack,
-        ..Default::default()
-    };
-    Ok(channel
-        .basic_consume(queue.into(), "".into(), options, FieldTable::default())
-        .await?)
+    let options = BasicConsumeOptions { no_ack, ..Default::default() };
+    Ok(channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?)
 }
 
 async fn next(consumer: &mut Consumer) -> Result<Delivery> {
@@ -242,23 +206,16 @@ async fn next(consumer: &mut Consumer) -> Result<Delivery> {
 }
 
 async fn stop(channel: &Channel, consumer: &Consumer) -> Result<()> {
-    Ok(channel
-        .basic_cancel(consumer.tag(), BasicCancelOptions::default())
-        .await?)
+    Ok(channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?)
 }
 
 async fn consume(channel: &Channel, names: &Names, messages: &[Message]) -> Result<()> {
-    channel
-        .basic_qos(PREFETCH as u16, BasicQosOptions::default())
-        .await?;
+    channel.basic_qos(PREFETCH as u16, BasicQosOptions::default()).await?;
     let mut consumer = start(channel, &names.queue, false).await?;
     for (i, want) in messages.iter().enumerate() {
         let got = next(&mut consumer).await?;
         equal((got.delivery_tag, got.redelivered), (i as u64 + 1, false))?;
-        equal(
-            (got.exchange.as_str(), got.routing_key.as_str()),
-            (names.source.as_str(), "work.item"),
-        )?;
+        equal((got.exchange.as_str(), got.routing_key.as_str()), (names.source.as_str(), "work.item"))?;
         equal(&got.properties, &want.properties)?;
         ensure!(got.data == want.body, "body of message {i} differs");
         if i + 1 == PREFETCH {
@@ -274,9 +231,7 @@ async fn consume(channel: &Channel, names: &Names, messages: &[Message]) -> Resu
 
 async fn passive(channel: &Channel, queue: &str) -> Result<Queue, lapin::Error> {
     let options = QueueDeclareOptions::durable().passive();
-    channel
-        .queue_declare(queue.into(), options, FieldTable::default())
-        .await
+    channel.queue_declare(queue.into(), options, FieldTable::default()).await
 }
 
 /// Messages that wait in the queue, asked of the broker.
@@ -284,16 +239,9 @@ async fn ready(channel: &Channel, names: &Names) -> Result<usize> {
     Ok(passive(channel, &names.queue).await?.message_count() as usize)
 }
 
-async fn send(
-    channel: &Channel,
-    queue: &str,
-    body: &[u8],
-    properties: BasicProperties,
-) -> Result<()> {
+async fn send(channel: &Channel, queue: &str, body: &[u8], properties: BasicProperties) -> Result<()> {
     let options = BasicPublishOptions::default();
-    let confirm = channel
-        .basic_publish("".into(), queue.into(), options, body, properties)
-        .await?;
+    let confirm = channel.basic_publish("".into(), queue.into(), options, body, properties).await?;
     soon("confirm", confirm).await??;
     Ok(())
 }
@@ -304,10 +252,7 @@ async fn redelivery(channel: &Channel, names: &Names) -> Result<()> {
     }
     let mut consumer = start(channel, &names.queue, false).await?;
     let (a, b) = (next(&mut consumer).await?, next(&mut consumer).await?);
-    let requeue = BasicNackOptions {
-        requeue: true,
-        multiple: false,
-    };
+    let requeue = BasicNackOptions { requeue: true, multiple: false };
     a.nack(requeue).await?;
     let again = next(&mut consumer).await?;
     b.reject(BasicRejectOptions { requeue: false }).await?;
@@ -321,10 +266,7 @@ async fn redelivery(channel: &Channel, names: &Names) -> Result<()> {
 
 /// Direct reply-to: the reply queue is a name that the broker makes up.
 async fn request_reply(connection: &Connection, names: &Names) -> Result<()> {
-    let (client, server) = (
-        connection.create_channel().await?,
-        connection.create_channel().await?,
-    );
+    let (client, server) = (connection.create_channel().await?, connection.create_channel().await?);
     let mut requests = start(&server, &names.queue, false).await?;
     let mut replies = start(&client, "amq.rabbitmq.reply-to", true).await?;
     for i in 0..5 {
@@ -334,27 +276,14 @@ async fn request_reply(connection: &Connection, names: &Names) -> Result<()> {
         send(&client, &names.queue, format!("ask {i}").as_bytes(), ask).await?;
         let request = next(&mut requests).await?;
         let to = request.properties.reply_to().clone().unwrap_or_default();
-        ensure!(
-            to.as_str().starts_with("amq.rabbitmq.reply-to."),
-            "reply to {to}"
-        );
+        ensure!(to.as_str().starts_with("amq.rabbitmq.reply-to."), "reply to {to}");
         let id = request.properties.correlation_id().clone();
-        let properties =
-            BasicProperties::default().with_correlation_id(id.context("correlation id")?);
-        send(
-            &server,
-            to.as_str(),
-            &request.data.to_ascii_uppercase(),
-            properties,
-        )
-        .await?;
+        let properties = BasicProperties::default().with_correlation_id(id.context("correlation id")?);
+        send(&server, to.as_str(), &request.data.to_ascii_uppercase(), properties).await?;
         request.ack(BasicAckOptions::default()).await?;
         let reply = next(&mut replies).await?;
         equal(reply.data, format!("ASK {i}").into_bytes())?;
-        equal(
-            reply.properties.correlation_id().clone(),
-            Some(format!("{i}").into()),
-        )?;
+        equal(reply.properties.correlation_id().clone(), Some(format!("{i}").into()))?;
     }
     server.close(200, "done".into()).await?;
     client.close(200, "done".into()).await?;
@@ -366,27 +295,14 @@ async fn mandatory(channel: &Channel, names: &Names) -> Result<()> {
     let source = names.source.as_str();
     let properties = BasicProperties::default().with_message_id("r".into());
     for mandatory in [true, false] {
-        let options = BasicPublishOptions {
-            mandatory,
-            immediate: false,
-        };
-        let confirm = channel
-            .basic_publish(
-                source.into(),
-                "nowhere".into(),
-                options,
-                b"back",
-                properties.clone(),
-            )
-            .await?;
+        let options = BasicPublishOptions { mandatory, immediate: false };
+        let confirm =
+            channel.basic_publish(source.into(), "nowhere".into(), options, b"back", properties.clone()).await?;
         let confirm = soon("confirm", confirm).await??;
         ensure!(confirm.is_ack(), "got {confirm:?}");
         match confirm.take_message() {
             Some(back) if mandatory => {
-                equal(
-                    (back.reply_code, back.reply_text.as_str()),
-                    (312, "NO_ROUTE"),
-                )?;
+                equal((back.reply_code, back.reply_text.as_str()), (312, "NO_ROUTE"))?;
                 equal(back.delivery.exchange.as_str(), source)?;
                 equal(back.delivery.routing_key.as_str(), "nowhere")?;
                 equal(&back.delivery.properties, &properties)?;
@@ -421,52 +337,24 @@ async fn not_found(connection: &Connection, names: &Names) -> Result<()> {
     let text = format!("NOT_FOUND - no queue '{missing}' in vhost ");
     refused(passive(&channel, &missing).await, 404, &text)?;
     ensure!(!channel.status().connected(), "the channel is still open");
-    Ok(connection
-        .create_channel()
-        .await?
-        .close(200, "done".into())
-        .await?)
+    Ok(connection.create_channel().await?.close(200, "done".into()).await?)
 }
 
 async fn inequivalent(connection: &Connection, names: &Names) -> Result<()> {
     let channel = connection.create_channel().await?;
-    let text = format!(
-        "PRECONDITION_FAILED - inequivalent arg 'durable' for queue '{}' in vhost ",
-        names.queue
-    );
+    let text = format!("PRECONDITION_FAILED - inequivalent arg 'durable' for queue '{}' in vhost ", names.queue);
     let transient = QueueDeclareOptions::default();
-    let result = channel
-        .queue_declare(
-            names.queue.as_str().into(),
-            transient,
-            FieldTable::default(),
-        )
-        .await;
+    let result = channel.queue_declare(names.queue.as_str().into(), transient, FieldTable::default()).await;
     refused(result, 406, &text)?;
-    Ok(connection
-        .create_channel()
-        .await?
-        .close(200, "done".into())
-        .await?)
+    Ok(connection.create_channel().await?.close(200, "done".into()).await?)
 }
 
 async fn consumer_cancelled(connection: &Connection) -> Result<()> {
-    let (channel, other) = (
-        connection.create_channel().await?,
-        connection.create_channel().await?,
-    );
-    let queue = channel
-        .queue_declare(
-            "".into(),
-            QueueDeclareOptions::exclusive(),
-            FieldTable::default(),
-        )
-        .await?;
+    let (channel, other) = (connection.create_channel().await?, connection.create_channel().await?);
+    let queue = channel.queue_declare("".into(), QueueDeclareOptions::exclusive(), FieldTable::default()).await?;
     ensure!(queue.name().as_str().starts_with("amq.gen-"), "{queue:?}");
     let mut consumer = start(&channel, queue.name().as_str(), false).await?;
-    other
-        .queue_delete(queue.name().clone(), QueueDeleteOptions::default())
-        .await?;
+    other.queue_delete(queue.name().clone(), QueueDeleteOptions::default()).await?;
     let end = soon("end of the consumer", consumer.next()).await?;
     ensure!(end.is_none(), "got {end:?}");
     channel.close(200, "done".into()).await?;
@@ -476,27 +364,17 @@ async fn consumer_cancelled(connection: &Connection) -> Result<()> {
 
 async fn get(channel: &Channel, names: &Names) -> Result<()> {
     let queue = names.queue.as_str();
-    let fetch = async |no_ack| {
-        channel
-            .basic_get(queue.into(), BasicGetOptions { no_ack })
-            .await
-    };
+    let fetch = async |no_ack| channel.basic_get(queue.into(), BasicGetOptions { no_ack }).await;
     ensure!(fetch(false).await?.is_none());
     for body in [b"one", b"two"] {
         send(channel, queue, body, BasicProperties::default()).await?;
     }
     let first = fetch(false).await?.context("no first message")?;
     let second = fetch(true).await?.context("no second message")?;
-    first
-        .nack(BasicNackOptions {
-            requeue: true,
-            multiple: false,
-        })
-        .await?;
+    first.nack(BasicNackOptions { requeue: true, multiple: false }).await?;
     let again = fetch(false).await?.context("no requeued message")?;
     again.ack(BasicAckOptions::default()).await?;
-    let seen =
-        [&first, &second, &again].map(|m| (m.message_count, m.redelivered, m.data.as_slice()));
+    let seen = [&first, &second, &again].map(|m| (m.message_count, m.redelivered, m.data.as_slice()));
     let want: [(u32, bool, &[u8]); 3] = [(1, false, b"one"), (0, false, b"two"), (0, true, b"one")];
     equal(seen, want)
 }
@@ -511,10 +389,7 @@ async fn tx(connection: &Connection, names: &Names) -> Result<()> {
     send(&channel, queue, b"done", BasicProperties::default()).await?;
     channel.tx_commit().await?;
     equal(ready(&channel, names).await?, 1)?;
-    let message = channel
-        .basic_get(queue.into(), BasicGetOptions::default())
-        .await?
-        .context("no message")?;
+    let message = channel.basic_get(queue.into(), BasicGetOptions::default()).await?.context("no message")?;
     equal(message.data.as_slice(), b"done")?;
     message.ack(BasicAckOptions::default()).await?;
     channel.tx_commit().await?;
@@ -527,12 +402,7 @@ async fn purge_and_delete(channel: &Channel, names: &Names) -> Result<()> {
     for _ in 0..3 {
         send(channel, queue, b"", BasicProperties::default()).await?;
     }
-    equal(
-        channel
-            .queue_purge(queue.into(), QueuePurgeOptions::default())
-            .await?,
-        3,
-    )?;
+    equal(channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await?, 3)?;
     send(channel, queue, b"", BasicProperties::default()).await?;
     channel
         .exchange_unbind(
@@ -548,19 +418,12 @@ async fn purge_and_delete(channel: &Channel, names: &Names) -> Result<()> {
         equal(channel.queue_delete(queue.into(), options).await?, count)?;
     }
     for name in [&names.target, &names.source, &names.source] {
-        channel
-            .exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default())
-            .await?;
+        channel.exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default()).await?;
     }
     Ok(())
 }
 
-async fn not_connected(
-    url: &str,
-    code: u16,
-    text: &str,
-    change: impl FnOnce(&mut AMQPUri),
-) -> Result<()> {
+async fn not_connected(url: &str, code: u16, text: &str, change: impl FnOnce(&mut AMQPUri)) -> Result<()> {
     match connect(url, change).await {
         Ok(_) => bail!("expected error {code}"),
         Err(error) => refused(Err::<(), _>(error.downcast()?), code, text),
@@ -599,34 +462,14 @@ async fn run(url: &str) -> Result<()> {
     })
     .await?;
     check("declare and bind", declare(&channel, &names)).await?;
-    check(
-        "publish with confirms",
-        publish(&channel, &names.source, &messages),
-    )
-    .await?;
-    check(
-        "consume with prefetch and acks",
-        consume(&channel, &names, &messages),
-    )
-    .await?;
+    check("publish with confirms", publish(&channel, &names.source, &messages)).await?;
+    check("consume with prefetch and acks", consume(&channel, &names, &messages)).await?;
     check("requeue is redelivered", redelivery(&channel, &names)).await?;
     check("direct reply-to", request_reply(&connection, &names)).await?;
     check("mandatory return", mandatory(&channel, &names)).await?;
-    check(
-        "404 closes the channel only",
-        not_found(&connection, &names),
-    )
-    .await?;
-    check(
-        "406 closes the channel only",
-        inequivalent(&connection, &names),
-    )
-    .await?;
-    check(
-        "consumer cancel notification",
-        consumer_cancelled(&connection),
-    )
-    .await?;
+    check("404 closes the channel only", not_found(&connection, &names)).await?;
+    check("406 closes the channel only", inequivalent(&connection, &names)).await?;
+    check("consumer cancel notification", consumer_cancelled(&connection)).await?;
     check("basic.get", get(&channel, &names)).await?;
     check("tx", tx(&connection, &names)).await?;
     check("purge and delete", purge_and_delete(&channel, &names)).await?;
