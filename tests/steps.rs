@@ -150,8 +150,12 @@ macro_rules! areas {
 }
 
 areas! {
+    alternate "alternate"
+    binding "binding"
     channel "channel"
     connection_close "connection-close"
+    e2e "e2e"
+    exchange "exchange"
     framing "framing"
     handshake "handshake"
     queue "queue"

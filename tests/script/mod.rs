@@ -20,6 +20,7 @@
 //! | `send CH method k=v flag ...` | a method; what is not named is zero or empty |
 //! | `call CH method ...` | sends, then records one frame of that channel |
 //! | `publish CH exchange=e key=k mandatory props={..} body=".."` | a whole publication |
+//! | `store exchange=e ...` | publishes on a connection of its own and awaits the confirm: the message has arrived |
 //! | `header CH class=60 weight=0 size=5 props={..}` | a content header frame |
 //! | `body CH ".."` | a body frame |
 //! | `frame TYPE CH octets end=ce size=N` | any frame; octets are hexadecimal or quoted; `size` lies about the length |

@@ -112,6 +112,7 @@ impl Run {
                 Ok(())
             }
             "unordered" => self.unordered(number(cursor.item())?),
+            "store" => self.store(cursor.rest()),
             "eventually" => self.eventually(cursor.rest()),
             _ => self.send(verb, &mut cursor),
         }
@@ -159,17 +160,7 @@ impl Run {
                 Ok(())
             }
             "publish" => {
-                let (mut method, mut properties, mut body) =
-                    (Fields::new(), Fields::new(), Vec::new());
-                for (name, value) in fields(cursor.rest())? {
-                    match (name.as_str(), value) {
-                        ("props", value) => properties = properties_of(value)?,
-                        ("body", Value::Str(text)) => body = text,
-                        ("body", other) => body = other.to_string().into_bytes(),
-                        ("key", value) => method.push(("routing-key".to_owned(), value)),
-                        (_, value) => method.push((name, value)),
-                    }
-                }
+                let (method, properties, body) = publication(cursor.rest())?;
                 let sent = self.peer()?.publish(channel, &method, &properties, &body);
                 self.sent(sent)
             }
@@ -302,6 +293,30 @@ impl Run {
         } else {
             "and nothing more"
         });
+        Ok(())
+    }
+
+    /// Publishes on a connection of its own and awaits the confirm, so that the message is where it goes.
+    fn store(&mut self, text: &str) -> Result<(), String> {
+        let (method, properties, body) = publication(text)?;
+        let current = std::mem::replace(&mut self.current, "store".to_owned());
+        if !self.peers.contains_key("store") {
+            self.peer()?.call(1, "confirm.select", "")?;
+        }
+        let sent = self.peer()?.publish(1, &method, &properties, &body);
+        self.sent(sent)?;
+        loop {
+            let heard = self.peer()?.recv();
+            if heard.method() == Some("basic.ack") {
+                break;
+            }
+            let over = matches!(heard, Heard::Closed | Heard::Timeout);
+            self.record(heard);
+            if over {
+                break;
+            }
+        }
+        self.current = current;
         Ok(())
     }
 
@@ -455,6 +470,21 @@ fn octets(cursor: &mut Cursor<'_>) -> Result<Vec<u8>, String> {
         cursor.item_end();
     }
     Ok(out)
+}
+
+/// `exchange=e key=k props={..} body=".."` as fields of the method, properties and body.
+fn publication(text: &str) -> Result<(Fields, Fields, Vec<u8>), String> {
+    let (mut method, mut properties, mut body) = (Fields::new(), Fields::new(), Vec::new());
+    for (name, value) in fields(text)? {
+        match (name.as_str(), value) {
+            ("props", value) => properties = properties_of(value)?,
+            ("body", Value::Str(text)) => body = text,
+            ("body", other) => body = other.to_string().into_bytes(),
+            ("key", value) => method.push(("routing-key".to_owned(), value)),
+            (_, value) => method.push((name, value)),
+        }
+    }
+    Ok((method, properties, body))
 }
 
 fn properties_of(value: Value) -> Result<Fields, String> {
