@@ -159,6 +159,8 @@ areas! {
     framing "framing"
     handshake "handshake"
     queue "queue"
+    queue_arguments "queue-arguments"
+    queue_kinds "queue-kinds"
     tune "tune"
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use text::{Fields, fields};
 use value::{Quoted, Reader, Value};
 
-/// How long a frame is awaited before `Heard::Timeout`.
+/// How long a frame is awaited unless a test says otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 /// The protocol header of 0-9-1.
 pub const HEADER: &[u8; 8] = b"AMQP\x00\x00\x09\x01";
@@ -37,7 +37,7 @@ pub enum Heard {
     Malformed(String, Vec<u8>),
     /// The broker closed the socket.
     Closed,
-    /// Nothing came for [`PATIENCE`].
+    /// Nothing came for as long as the peer is patient.
     Timeout,
 }
 
@@ -135,6 +135,8 @@ pub struct Peer {
     unread: Vec<u8>,
     /// Frames that were heard while another channel was awaited.
     waiting: Vec<Heard>,
+    /// How long a frame is awaited.
+    pub patience: Duration,
     /// Largest frame that `publish` sends, in octets with head and end.
     pub frame_max: usize,
 }
@@ -149,6 +151,7 @@ impl Peer {
             stream,
             unread: Vec::new(),
             waiting: Vec::new(),
+            patience: PATIENCE,
             frame_max: 131_072,
         })
     }
@@ -264,7 +267,7 @@ impl Peer {
         if !self.waiting.is_empty() {
             return self.waiting.remove(0);
         }
-        self.read(Instant::now() + PATIENCE)
+        self.read(Instant::now() + self.patience)
     }
 
     /// The next frame on one channel; those of other channels wait. A frame on channel 0 counts too.
@@ -273,7 +276,7 @@ impl Peer {
         if let Some(i) = self.waiting.iter().position(here) {
             return self.waiting.remove(i);
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         loop {
             let heard = self.read(deadline);
             if here(&heard) {

@@ -94,6 +94,10 @@ impl Run {
                 self.kept.push((name, value));
                 Ok(())
             }
+            "patience" => {
+                self.peer()?.patience = Duration::from_secs(number(cursor.item())?);
+                Ok(())
+            }
             "forget" => {
                 self.forgotten.push(cursor.item().to_owned());
                 Ok(())
