@@ -150,18 +150,26 @@ macro_rules! areas {
 }
 
 areas! {
+    ack_nack_reject "ack-nack-reject"
     alternate "alternate"
+    basic_consume "basic-consume"
+    basic_get "basic-get"
     binding "binding"
     channel "channel"
+    confirm "confirm"
     connection_close "connection-close"
     e2e "e2e"
     exchange "exchange"
     framing "framing"
     handshake "handshake"
+    publish_return "publish-return"
+    qos "qos"
     queue "queue"
     queue_arguments "queue-arguments"
     queue_kinds "queue-kinds"
+    recover "recover"
     tune "tune"
+    tx "tx"
 }
 
 #[test]
