@@ -1,0 +1,201 @@
+//! Differential steps: the scripts of `tests/steps/` are played against a broker, and what it answers is compared
+//! with what RabbitMQ 4.3 answered, apart from the listed differences. It knows nothing of how the broker is made.
+//!
+//! `LEVERET_STEPS_URL=127.0.0.1:5672` plays them against another broker; with `LEVERET_STEPS_RECORD=<directory>` the
+//! answers are recorded there instead of compared. `LEVERET_STEPS_CASE=<part of an id>` plays those cases alone and
+//! prints what was heard. `LEVERET_STEPS_AGAINST=rabbitmq-3.10` compares with another recording.
+
+mod peer;
+mod script;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use script::{Recording, cases, differences, read_recording, write_recording};
+
+/// Cases of one area that run at once.
+const THREADS: usize = 6;
+const LATEST: &str = "rabbitmq-4.3";
+
+/// Where the broker under test listens.
+fn broker_address() -> SocketAddr {
+    match variable("LEVERET_STEPS_URL").map(|url| url.parse()) {
+        Some(Ok(address)) => address,
+        Some(Err(error)) => panic!("LEVERET_STEPS_URL is not an address and port: {error}"),
+        None => panic!("LEVERET_STEPS_URL is not set"),
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/steps")
+}
+
+fn recording(broker: &str, area: &str) -> Recording {
+    read_recording(&directory().join(format!("recorded/{broker}/{area}.txt")))
+}
+
+/// Plays every case of an area, in the order of the file, a few at once.
+fn play(area: &str) -> Result<Vec<(String, Vec<String>)>, String> {
+    let address = broker_address();
+    let wanted = variable("LEVERET_STEPS_CASE").unwrap_or_default();
+    let mut cases = cases(&directory(), area)?;
+    cases.retain(|case| case.id.contains(&wanted));
+    let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Some((i, case)) = {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    cases.get(i).map(|case| (i, case))
+                } {
+                    let heard = script::run::run(case, address);
+                    let heard = heard.map(|lines| (i, case.id.clone(), lines));
+                    if let Ok(mut results) = results.lock() {
+                        results.push(heard);
+                    }
+                }
+            });
+        }
+    });
+    let results = results.into_inner().map_err(|error| error.to_string())?;
+    let mut results = results.into_iter().collect::<Result<Vec<_>, _>>()?;
+    results.sort();
+    Ok(results
+        .into_iter()
+        .map(|(_, id, lines)| (id, lines))
+        .collect())
+}
+
+/// Where a broker does not answer as recorded, and is not meant to differ, or no longer differs.
+fn compare(
+    broker: &str,
+    results: &[(String, Vec<String>)],
+    recorded: &Recording,
+) -> Result<Vec<String>, String> {
+    let meant = differences(&directory().join("differences.toml"))?;
+    let mut faults = Vec::new();
+    for (id, heard) in results {
+        let Some(expected) = recorded.get(id) else {
+            faults.push(format!("{id}: not recorded"));
+            continue;
+        };
+        let difference = meant
+            .iter()
+            .find(|difference| difference.covers(id, broker));
+        let expected = match difference.map(|difference| &difference.instead) {
+            None => expected,
+            Some(None) if heard == expected => {
+                faults.push(format!("{id}: listed as different, but is not"));
+                continue;
+            }
+            Some(None) => continue,
+            Some(Some(instead)) => instead,
+        };
+        if heard != expected {
+            let (expected, heard) = (expected.join("\n    "), heard.join("\n    "));
+            faults.push(format!(
+                "{id}\n  expected\n    {expected}\n  heard\n    {heard}"
+            ));
+        }
+    }
+    Ok(faults)
+}
+
+fn check(area: &str) -> Result<(), String> {
+    let results = play(area)?;
+    if variable("LEVERET_STEPS_CASE").is_some() {
+        for (id, lines) in &results {
+            println!("case {id}\n  {}", lines.join("\n  "));
+        }
+    }
+    if let Some(target) = variable("LEVERET_STEPS_RECORD") {
+        if variable("LEVERET_STEPS_CASE").is_some() {
+            return Ok(());
+        }
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(target);
+        let path = path.join(format!("{area}.txt"));
+        return write_recording(&path, &results).map_err(|error| error.to_string());
+    }
+    let against = variable("LEVERET_STEPS_AGAINST").unwrap_or_else(|| LATEST.to_owned());
+    let faults = compare("leveret", &results, &recording(&against, area))?;
+    match faults.as_slice() {
+        [] => Ok(()),
+        faults => Err(format!(
+            "{} of {} cases of {area}:\n{}",
+            faults.len(),
+            results.len(),
+            faults.join("\n")
+        )),
+    }
+}
+
+macro_rules! areas {
+    ($($name:ident $file:literal)*) => {
+        const AREAS: &[&str] = &[$($file),*];
+        $(
+            #[test]
+            fn $name() {
+                if let Err(faults) = check($file) {
+                    panic!("{faults}");
+                }
+            }
+        )*
+    };
+}
+
+areas! {
+    ack_nack_reject "ack-nack-reject"
+    alternate "alternate"
+    basic_consume "basic-consume"
+    basic_get "basic-get"
+    binding "binding"
+    channel "channel"
+    confirm "confirm"
+    connection_close "connection-close"
+    e2e "e2e"
+    exchange "exchange"
+    framing "framing"
+    handshake "handshake"
+    publish_return "publish-return"
+    qos "qos"
+    queue "queue"
+    queue_arguments "queue-arguments"
+    queue_kinds "queue-kinds"
+    recover "recover"
+    tune "tune"
+    tx "tx"
+}
+
+#[test]
+fn every_script_is_listed() {
+    let mut files: Vec<String> = std::fs::read_dir(directory())
+        .unwrap()
+        .filter_map(|entry| {
+            let name = entry.ok()?.file_name().into_string().ok()?;
+            name.strip_suffix(".steps").map(str::to_owned)
+        })
+        .collect();
+    files.sort();
+    let mut listed = AREAS.to_vec();
+    listed.sort_unstable();
+    assert_eq!(files, listed);
+}
+
+#[test]
+fn the_two_rabbitmqs_differ_only_where_listed() {
+    let mut all = Vec::new();
+    if variable("LEVERET_STEPS_RECORD").is_some() {
+        return;
+    }
+    for area in AREAS {
+        let older: Vec<_> = recording("rabbitmq-3.10", area).into_iter().collect();
+        all.extend(compare("rabbitmq-3.10", &older, &recording(LATEST, area)).unwrap());
+    }
+    assert!(all.is_empty(), "{}", all.join("\n"));
+}
