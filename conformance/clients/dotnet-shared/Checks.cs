@@ -46,6 +46,9 @@ public sealed class Checks
         }
     }
 
+    /// <summary>The same for a client that blocks.</summary>
+    public Task Run(string name, Action body) => Run(name, () => { body(); return Task.CompletedTask; });
+
     private void Say(string line, TimeSpan started) =>
         Console.WriteLine(timed ? $"{line} ({(watch.Elapsed - started).TotalMilliseconds:0} ms)" : line);
 
@@ -94,6 +97,15 @@ public static class Expect
     public static async Task<E> Throws<E>(Func<Task> action) where E : Exception
     {
         try { await action(); }
+        catch (E e) { return e; }
+        catch (Exception e) { throw new CheckFailed($"expected {typeof(E).Name}, got {e.GetType().Name}: {e.Message}"); }
+        throw new CheckFailed($"expected {typeof(E).Name}, but nothing was thrown");
+    }
+
+    /// <summary>The same for an action that blocks.</summary>
+    public static E Fails<E>(Action action) where E : Exception
+    {
+        try { action(); }
         catch (E e) { return e; }
         catch (Exception e) { throw new CheckFailed($"expected {typeof(E).Name}, got {e.GetType().Name}: {e.Message}"); }
         throw new CheckFailed($"expected {typeof(E).Name}, but nothing was thrown");
