@@ -69,25 +69,26 @@ public static class Buses
     {
         var endpoint = stage.Endpoint("deleted");
         var got = new Inbox<int>();
-        var ready = new Readiness();
+        var ready = new Readiness(endpoint);
         await using var bus = await stage.Start(endpoint, e => e.Handler<OrderSubmitted>(m => { got.Add(m.Message.Number); return Task.CompletedTask; }));
         bus.Bus.ConnectReceiveEndpointObserver(ready);
         await bus.Bus.Publish(new OrderSubmitted(1, "before"));
         Expect.Same(1, await got.Next());
-        ready.Forget(endpoint);
+        ready.Arm();
         await stage.DeleteQueue(endpoint);
-        await ready.Next(endpoint);
+        await ready.Again();
         await bus.Bus.Publish(new OrderSubmitted(2, "after"));
         Expect.Same(2, await got.Next());
     }
 
-    /// <summary>What was being consumed at the cut is delivered again, and a publish made meanwhile arrives.</summary>
+    /// <summary>What was being consumed at the cut is delivered again. MassTransit tries again after 3 s, then less and less often.</summary>
     private static async Task Cut(Stage stage)
     {
         using var proxy = new Proxy(stage.Address);
         var endpoint = stage.Endpoint("cut");
         var got = new Inbox<(int Number, bool Redelivered)>();
         var hold = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        var ready = new Readiness(endpoint);
         await using var bus = await stage.Start(endpoint, e => e.Handler<OrderSubmitted>(async m =>
         {
             got.Add((m.Message.Number, m.ReceiveContext.Redelivered));
@@ -95,12 +96,14 @@ public static class Buses
         }), proxy.Address);
         await bus.Bus.Publish(new OrderSubmitted(1, "held"));
         Expect.Same((1, false), await got.Next());
+        bus.Bus.ConnectReceiveEndpointObserver(ready);
+        ready.Arm();
         proxy.Cut();
         hold.SetResult();
-        await bus.Bus.Publish(new OrderSubmitted(2, "meanwhile")).Within();
-        var both = await got.Take(2);
-        Expect.That(both.Contains((1, true)), "the held message is redelivered");
-        Expect.That(both.Any(m => m.Number == 2), "the message published meanwhile arrives");
+        await ready.Again();
+        Expect.Same((1, true), await got.Next());
+        await bus.Bus.Publish(new OrderSubmitted(2, "after")).Within();
+        Expect.Same((2, false), await got.Next());
     }
 
     private static async Task ManyEndpoints(Stage stage)
@@ -120,20 +123,20 @@ public static class Buses
         public Task Consume(ConsumeContext<CheckOrder> context) => context.RespondAsync(new OrderStatus(context.Message.Number, "shipped"));
     }
 
-    /// <summary>Tells when an endpoint has become ready.</summary>
-    private sealed class Readiness : IReceiveEndpointObserver
+    /// <summary>Tells when an endpoint has become ready once more.</summary>
+    private sealed class Readiness(string endpoint) : IReceiveEndpointObserver
     {
-        private volatile string? awaited;
         private readonly TaskCompletionSource again = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        private volatile bool armed;
 
-        /// <summary>From here on the endpoint's readiness counts; the first one, at the start, does not.</summary>
-        public void Forget(string endpoint) => awaited = endpoint;
+        /// <summary>From here on readiness counts; the first one, at the start, does not.</summary>
+        public void Arm() => armed = true;
 
-        public Task Next(string endpoint) => again.Task.Within($"the readiness of {endpoint}");
+        public Task Again() => again.Task.Within($"the readiness of {endpoint}");
 
         public Task Ready(ReceiveEndpointReady ready)
         {
-            if (awaited != null && Stage.NameOf(ready.InputAddress) == awaited) again.TrySetResult();
+            if (armed && Stage.NameOf(ready.InputAddress) == endpoint) again.TrySetResult();
             return Task.CompletedTask;
         }
 

@@ -8,14 +8,30 @@ if (args.Length < 1)
     return 2;
 }
 
+// MassTransit blocks threads while it starts clients; on few cores the pool would add them two a second.
+ThreadPool.SetMinThreads(64, 64);
+
 var address = new Uri(args[0]);
 var checks = new Checks(args.ElementAtOrDefault(1) ?? "");
 foreach (var (name, check) in Buses.All.Concat(Routing.All).Concat(Requests.All).Concat(Failures.All).Concat(Consumers.All))
 {
-    await checks.Run(name, async () =>
-    {
-        await using var stage = await Stage.Open(address);
-        await check(stage);
-    });
+    await checks.Run(name, () => OnStage(check));
 }
 return checks.ExitCode;
+
+async Task OnStage(Func<Stage, Task> check)
+{
+    var stage = await Stage.Open(address);
+    try
+    {
+        await check(stage);
+    }
+    catch
+    {
+        // What failed first is what counts.
+        try { await stage.DisposeAsync(); }
+        catch (Exception) { }
+        throw;
+    }
+    await stage.DisposeAsync();
+}

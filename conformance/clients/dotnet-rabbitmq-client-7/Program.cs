@@ -9,13 +9,13 @@ if (args.Length < 1)
 }
 
 var checks = new Checks(args.ElementAtOrDefault(1) ?? "");
-await using (var broker = await Broker.Connect(new Uri(args[0])))
-{
-    await Topology.Check(checks, broker);
-    await Publishing.Check(checks, broker);
-    await Consuming.Check(checks, broker);
-    await Replying.Check(checks, broker);
-    await Refusals.Check(checks, broker);
-    await Connections.Check(checks, broker);
-}
+Broker? broker = null;
+if (!await checks.Need("connect", async () => broker = await Broker.Connect(new Uri(args[0]))) || broker == null) return 1;
+await Topology.Check(checks, broker);
+await Publishing.Check(checks, broker);
+await Consuming.Check(checks, broker);
+await Replying.Check(checks, broker);
+await Refusals.Check(checks, broker);
+await Connections.Check(checks, broker);
+await checks.Need("clean up and close", () => broker.DisposeAsync().AsTask());
 return checks.ExitCode;
