@@ -10,8 +10,10 @@ mod script;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
+
+use leveret::{Broker, Config};
 
 use script::{Recording, cases, differences, read_recording, write_recording};
 
@@ -19,12 +21,29 @@ use script::{Recording, cases, differences, read_recording, write_recording};
 const THREADS: usize = 6;
 const LATEST: &str = "rabbitmq-4.3";
 
+/// The broker of this test program: one for all cases, which use names of their own.
+static LEVERET: OnceLock<SocketAddr> = OnceLock::new();
+
+fn start_leveret() -> SocketAddr {
+    let (told, address) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let bind = vec!["127.0.0.1:0".parse().expect("an address")];
+            let broker = Broker::start(Config { bind, ..Config::default() }).await.expect("a broker");
+            told.send(broker.address()).expect("the address is waited for");
+            std::future::pending::<()>().await;
+        });
+    });
+    address.recv().expect("the broker starts")
+}
+
 /// Where the broker under test listens.
 fn broker_address() -> SocketAddr {
     match variable("LEVERET_STEPS_URL").map(|url| url.parse()) {
         Some(Ok(address)) => address,
         Some(Err(error)) => panic!("LEVERET_STEPS_URL is not an address and port: {error}"),
-        None => panic!("LEVERET_STEPS_URL is not set"),
+        None => *LEVERET.get_or_init(start_leveret),
     }
 }
 
@@ -66,18 +85,11 @@ fn play(area: &str) -> Result<Vec<(String, Vec<String>)>, String> {
     let results = results.into_inner().map_err(|error| error.to_string())?;
     let mut results = results.into_iter().collect::<Result<Vec<_>, _>>()?;
     results.sort();
-    Ok(results
-        .into_iter()
-        .map(|(_, id, lines)| (id, lines))
-        .collect())
+    Ok(results.into_iter().map(|(_, id, lines)| (id, lines)).collect())
 }
 
 /// Where a broker does not answer as recorded, and is not meant to differ, or no longer differs.
-fn compare(
-    broker: &str,
-    results: &[(String, Vec<String>)],
-    recorded: &Recording,
-) -> Result<Vec<String>, String> {
+fn compare(broker: &str, results: &[(String, Vec<String>)], recorded: &Recording) -> Result<Vec<String>, String> {
     let meant = differences(&directory().join("differences.toml"))?;
     let mut faults = Vec::new();
     for (id, heard) in results {
@@ -85,9 +97,7 @@ fn compare(
             faults.push(format!("{id}: not recorded"));
             continue;
         };
-        let difference = meant
-            .iter()
-            .find(|difference| difference.covers(id, broker));
+        let difference = meant.iter().find(|difference| difference.covers(id, broker));
         let expected = match difference.map(|difference| &difference.instead) {
             None => expected,
             Some(None) if heard == expected => {
@@ -99,9 +109,7 @@ fn compare(
         };
         if heard != expected {
             let (expected, heard) = (expected.join("\n    "), heard.join("\n    "));
-            faults.push(format!(
-                "{id}\n  expected\n    {expected}\n  heard\n    {heard}"
-            ));
+            faults.push(format!("{id}\n  expected\n    {expected}\n  heard\n    {heard}"));
         }
     }
     Ok(faults)
@@ -126,12 +134,7 @@ fn check(area: &str) -> Result<(), String> {
     let faults = compare("leveret", &results, &recording(&against, area))?;
     match faults.as_slice() {
         [] => Ok(()),
-        faults => Err(format!(
-            "{} of {} cases of {area}:\n{}",
-            faults.len(),
-            results.len(),
-            faults.join("\n")
-        )),
+        faults => Err(format!("{} of {} cases of {area}:\n{}", faults.len(), results.len(), faults.join("\n"))),
     }
 }
 

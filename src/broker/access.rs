@@ -57,7 +57,7 @@ impl Access {
 
     /// SASL mechanisms offered in connection.start, separated by blanks.
     pub fn mechanisms(&self) -> &'static str {
-        if self.anonymous.is_some() { "ANONYMOUS PLAIN AMQPLAIN" } else { "PLAIN AMQPLAIN" }
+        if self.anonymous.is_some() { "AMQPLAIN ANONYMOUS PLAIN" } else { "AMQPLAIN PLAIN" }
     }
 
     /// Checks a name and a password.

@@ -235,6 +235,9 @@ impl Inner {
 
     /// Appends a delivery, unless the connection or the channel takes no more now.
     pub fn deliver(&mut self, to: &Address, seq: u64, redelivered: bool, message: &Message) -> Outcome {
+        if self.dead {
+            return Outcome::Stalled;
+        }
         if self.pending.len() >= limits::STALL_AT {
             self.errands.stalled.push((to.channel, to.slot));
             return Outcome::Stalled;
@@ -315,6 +318,11 @@ impl Inner {
             Vec::new()
         };
         Errands { stalled, lost: std::mem::take(&mut self.errands.lost), close: self.errands.close.take() }
+    }
+
+    /// Consumers whose queue is gone.
+    pub fn take_lost(&mut self) -> Vec<(u16, u32)> {
+        std::mem::take(&mut self.errands.lost)
     }
 
     /// Whether so much waits to be written that the peer's own requests have to wait.

@@ -32,7 +32,11 @@ impl Listeners {
         let mut missing = None;
         for address in addresses {
             match TcpListener::bind(address).await {
-                Ok(listener) => listeners.push(listener),
+                Ok(listener) => {
+                    let address = listener.local_addr().unwrap_or(*address);
+                    tracing::info!(%address, "started TCP listener");
+                    listeners.push(listener);
+                }
                 Err(source) if is_absent(&source) => {
                     tracing::warn!(%address, %source, "this machine has no such address");
                     missing = Some(StartError::Listen { address: *address, source });
@@ -54,9 +58,6 @@ impl Listeners {
 
     /// Serves until `stopped` says so or its sender is gone; then ends every connection.
     pub async fn serve(self, node: Arc<Node>, clock: Clock, mut stopped: watch::Receiver<bool>) {
-        for address in self.addresses() {
-            tracing::info!(%address, "started TCP listener");
-        }
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {

@@ -122,6 +122,9 @@ impl Running {
                 let name = self.queue_name(number, queue)?;
                 let deleted = self.vhost.delete_queue(name.as_octets(), self.number, if_unused, if_empty)?;
                 self.owned.remove(&name);
+                // The client's own consumers of it are told first, as RabbitMQ does.
+                let lost = self.outbox.lock().take_lost();
+                lost.iter().for_each(|(number, slot)| self.consumer_lost(*number, *slot, touched));
                 let message_count = u32::try_from(deleted).unwrap_or(u32::MAX);
                 self.answer(number, no_wait, &Reply::QueueDeleteOk { message_count }, touched);
             }

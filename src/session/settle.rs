@@ -110,7 +110,8 @@ impl Running {
     /// 406 without a transaction.
     pub(super) fn tx_commit(&mut self, number: u16, touched: &mut Touched) -> Result<(), Fault> {
         let transaction = self.take_transaction(number)?;
-        for pending in transaction.publications {
+        for mut pending in transaction.publications {
+            pending.queues.retain(|queue| !queue.is_ended());
             self.node.counters().book_memory(pending.message.charge(), 0);
             if pending.queues.is_empty() && pending.mandatory {
                 self.give_back(number, pending.message.publication(), touched);

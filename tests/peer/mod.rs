@@ -100,14 +100,8 @@ impl fmt::Display for Heard {
                 write!(f, "{channel} header class={class} size={size}{properties}")
             }
             Heard::Body(channel, octets) if octets.len() > 200 => {
-                let sum = octets.iter().fold(0u32, |sum, octet| {
-                    sum.wrapping_mul(31).wrapping_add(u32::from(*octet))
-                });
-                write!(
-                    f,
-                    "{channel} body of {} octets, sum {sum:08x}",
-                    octets.len()
-                )
+                let sum = octets.iter().fold(0u32, |sum, octet| sum.wrapping_mul(31).wrapping_add(u32::from(*octet)));
+                write!(f, "{channel} body of {} octets, sum {sum:08x}", octets.len())
             }
             Heard::Body(channel, octets) => write!(f, "{channel} body {}", Quoted(octets)),
             Heard::Heartbeat(channel) => write!(f, "{channel} heartbeat"),
@@ -147,13 +141,7 @@ impl Peer {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(Duration::from_secs(10)))?;
-        Ok(Peer {
-            stream,
-            unread: Vec::new(),
-            waiting: Vec::new(),
-            patience: PATIENCE,
-            frame_max: 131_072,
-        })
+        Ok(Peer { stream, unread: Vec::new(), waiting: Vec::new(), patience: PATIENCE, frame_max: 131_072 })
     }
 
     /// A connection as guest on `/`, tuned as told, heartbeats off.
@@ -183,10 +171,7 @@ impl Peer {
         response.extend(word("password", "guest"));
         let properties = text::Cursor::new(CLIENT_PROPERTIES).table()?;
         let start_ok = vec![
-            (
-                "client-properties".to_owned(),
-                option("client-properties", properties),
-            ),
+            ("client-properties".to_owned(), option("client-properties", properties)),
             ("mechanism".to_owned(), Value::str("PLAIN")),
             ("response".to_owned(), Value::Str(response)),
             ("locale".to_owned(), Value::str("en_US")),
@@ -198,16 +183,9 @@ impl Peer {
             let told = tune.field(name).cloned().unwrap_or(Value::Number(0));
             tune_ok.push((name.to_owned(), option(name, told)));
         }
-        tune_ok.push((
-            "heartbeat".to_owned(),
-            option("heartbeat", Value::Number(0)),
-        ));
+        tune_ok.push(("heartbeat".to_owned(), option("heartbeat", Value::Number(0))));
         if let Some((_, Value::Number(octets))) = tune_ok.iter().find(|(n, _)| n == "frame-max") {
-            self.frame_max = if *octets == 0 {
-                131_072
-            } else {
-                *octets as usize
-            };
+            self.frame_max = if *octets == 0 { 131_072 } else { *octets as usize };
         }
         self.send_fields(0, "connection.tune-ok", &tune_ok)?;
         let open = vec![("virtual-host".to_owned(), Value::Str(word("vhost", "/")))];
@@ -226,9 +204,7 @@ impl Peer {
 
     /// Octets as they are.
     pub fn send_octets(&mut self, octets: &[u8]) -> Result<(), String> {
-        self.stream
-            .write_all(octets)
-            .map_err(|error| format!("write: {:?}", error.kind()))
+        self.stream.write_all(octets).map_err(|error| format!("write: {:?}", error.kind()))
     }
 
     /// A method with its fields as text: `peer.send(1, "queue.declare", "queue=q durable")`.
@@ -316,11 +292,8 @@ impl Peer {
         }
         let head = self.unread.get(..7)?;
         let mut reader = Reader(head);
-        let (kind, channel, size) = (
-            reader.number(1).ok()? as u8,
-            reader.number(2).ok()? as u16,
-            reader.number(4).ok()? as usize,
-        );
+        let (kind, channel, size) =
+            (reader.number(1).ok()? as u8, reader.number(2).ok()? as u16, reader.number(4).ok()? as usize);
         let whole: Vec<u8> = self.unread.get(..size + 8)?.to_vec();
         self.unread.drain(..size + 8);
         let heard = match whole.split_last() {
@@ -332,13 +305,7 @@ impl Peer {
 }
 
 /// A content header frame of any class, weight and size.
-pub fn header(
-    channel: u16,
-    class: u16,
-    weight: u16,
-    size: u64,
-    properties: &Fields,
-) -> Result<Vec<u8>, String> {
+pub fn header(channel: u16, class: u16, weight: u16, size: u64, properties: &Fields) -> Result<Vec<u8>, String> {
     let mut payload = class.to_be_bytes().to_vec();
     payload.extend(weight.to_be_bytes());
     payload.extend(size.to_be_bytes());

@@ -12,9 +12,7 @@ pub struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     pub fn new(text: &'a str) -> Cursor<'a> {
-        Cursor {
-            rest: text.trim_start(),
-        }
+        Cursor { rest: text.trim_start() }
     }
 
     pub fn is_done(&self) -> bool {
@@ -50,15 +48,9 @@ impl<'a> Cursor<'a> {
     /// The next word, up to white space or one of `=,:{}[]`. Colons inside a word belong to it.
     pub fn word(&mut self) -> &'a str {
         let stop = |(i, c): &(usize, char)| {
-            c.is_whitespace()
-                || "=,{}[]\"".contains(*c)
-                || (*c == ':' && self.rest[i + 1..].starts_with([' ', '\n']))
+            c.is_whitespace() || "=,{}[]\"".contains(*c) || (*c == ':' && self.rest[i + 1..].starts_with([' ', '\n']))
         };
-        let end = self
-            .rest
-            .char_indices()
-            .find(stop)
-            .map_or(self.rest.len(), |(i, _)| i);
+        let end = self.rest.char_indices().find(stop).map_or(self.rest.len(), |(i, _)| i);
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
         word
@@ -208,11 +200,7 @@ impl<'a> Cursor<'a> {
 fn nested(depth: usize, arrays: bool) -> Value {
     let mut octets: Vec<u8> = Vec::new();
     for _ in 0..depth {
-        let mut outer = if arrays {
-            vec![b'A']
-        } else {
-            vec![1, b'a', b'F']
-        };
+        let mut outer = if arrays { vec![b'A'] } else { vec![1, b'a', b'F'] };
         // Built from the inside, lengths in reverse so that no copy is needed until the end.
         outer.extend((octets.len() as u32).to_be_bytes());
         outer.reverse();
@@ -226,8 +214,7 @@ fn nested(depth: usize, arrays: bool) -> Value {
 
 /// A number in decimal digits.
 pub fn number<T: std::str::FromStr>(word: &str) -> Result<T, String> {
-    word.parse()
-        .map_err(|_| format!("a number expected, not `{word}`"))
+    word.parse().map_err(|_| format!("a number expected, not `{word}`"))
 }
 
 /// Octets from hexadecimal digits; `00*16` repeats the octets before the star.
@@ -236,15 +223,9 @@ pub fn hex(text: &str) -> Result<Vec<u8>, String> {
         Some((digits, times)) => (digits, number(times)?),
         None => (text, 1),
     };
-    let octet = |i| {
-        digits
-            .get(i..i + 2)
-            .and_then(|pair| u8::from_str_radix(pair, 16).ok())
-    };
+    let octet = |i| digits.get(i..i + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
     let octets: Option<Vec<u8>> = (0..digits.len()).step_by(2).map(octet).collect();
-    Ok(octets
-        .ok_or_else(|| format!("hexadecimal digits expected, not `{text}`"))?
-        .repeat(times))
+    Ok(octets.ok_or_else(|| format!("hexadecimal digits expected, not `{text}`"))?.repeat(times))
 }
 
 /// `queue=q durable arguments={x: int32 1}`.

@@ -103,19 +103,14 @@ pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
     pub fn take(&mut self, n: usize) -> Result<&'a [u8], String> {
-        let (head, rest) = self
-            .0
-            .split_at_checked(n)
-            .ok_or_else(|| format!("{n} octets wanted, {} there", self.0.len()))?;
+        let (head, rest) =
+            self.0.split_at_checked(n).ok_or_else(|| format!("{n} octets wanted, {} there", self.0.len()))?;
         self.0 = rest;
         Ok(head)
     }
 
     pub fn number(&mut self, octets: usize) -> Result<u64, String> {
-        Ok(self
-            .take(octets)?
-            .iter()
-            .fold(0, |n, octet| n << 8 | u64::from(*octet)))
+        Ok(self.take(octets)?.iter().fold(0, |n, octet| n << 8 | u64::from(*octet)))
     }
 
     pub fn shortstr(&mut self) -> Result<Vec<u8>, String> {
@@ -180,9 +175,7 @@ fn plain(octet: u8) -> bool {
 impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match std::str::from_utf8(self.0) {
-            Ok(word) if !word.is_empty() && self.0.iter().all(|octet| plain(*octet)) => {
-                f.write_str(word)
-            }
+            Ok(word) if !word.is_empty() && self.0.iter().all(|octet| plain(*octet)) => f.write_str(word),
             _ => Quoted(self.0).fmt(f),
         }
     }

@@ -73,26 +73,17 @@ pub fn cases(directory: &Path, area: &str) -> Result<Vec<Case>, String> {
             continue;
         }
         if let Some(title) = line.strip_prefix("case ") {
-            let (id, _claim) = title
-                .split_once(':')
-                .ok_or_else(|| format!("{path:?}:{number}: `case id: claim` expected"))?;
+            let (id, _claim) =
+                title.split_once(':').ok_or_else(|| format!("{path:?}:{number}: `case id: claim` expected"))?;
             let id = format!("{area}.{}", id.trim());
             if cases.iter().any(|case| case.id == id) {
                 return Err(format!("{path:?}:{number}: {id} is there twice"));
             }
-            cases.push(Case {
-                id,
-                steps: Vec::new(),
-            });
+            cases.push(Case { id, steps: Vec::new() });
             continue;
         }
-        let case = cases
-            .last_mut()
-            .ok_or_else(|| format!("{path:?}:{number}: a step before the first case"))?;
-        case.steps.push(Step {
-            line: number,
-            text: line.trim().to_owned(),
-        });
+        let case = cases.last_mut().ok_or_else(|| format!("{path:?}:{number}: a step before the first case"))?;
+        case.steps.push(Step { line: number, text: line.trim().to_owned() });
     }
     Ok(cases)
 }
@@ -152,11 +143,7 @@ struct Differences {
 pub fn differences(path: &Path) -> Result<Vec<Difference>, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{path:?}: {error}"))?;
     let list: Differences = toml::from_str(&text).map_err(|error| format!("{path:?}: {error}"))?;
-    match list
-        .difference
-        .iter()
-        .find(|difference| difference.reason.is_empty())
-    {
+    match list.difference.iter().find(|difference| difference.reason.is_empty()) {
         Some(difference) => Err(format!("no reason for {:?}", difference.cases)),
         None => Ok(list.difference),
     }

@@ -33,10 +33,7 @@ struct Run {
 pub fn run(case: &Case, address: SocketAddr) -> Result<Vec<String>, String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let seed = now.map_or(0, |now| now.as_nanos() as u32) ^ std::process::id() << 20;
-    let suffix = seed.wrapping_add(
-        RUNS.fetch_add(1, Ordering::Relaxed)
-            .wrapping_mul(0x9e37_79b9),
-    );
+    let suffix = seed.wrapping_add(RUNS.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9));
     let mut run = Run {
         address,
         suffix: format!("-{suffix:08x}"),
@@ -51,8 +48,7 @@ pub fn run(case: &Case, address: SocketAddr) -> Result<Vec<String>, String> {
         fresh_channel: 1000,
     };
     for step in &case.steps {
-        run.step(&step.text)
-            .map_err(|error| format!("{} (line {}): {error}", case.id, step.line))?;
+        run.step(&step.text).map_err(|error| format!("{} (line {}): {error}", case.id, step.line))?;
     }
     run.clean_up();
     Ok(run.lines)
@@ -137,9 +133,7 @@ impl Run {
             }
             self.peers.insert(self.current.clone(), peer);
         }
-        self.peers
-            .get_mut(&self.current)
-            .ok_or_else(|| "no connection".to_owned())
+        self.peers.get_mut(&self.current).ok_or_else(|| "no connection".to_owned())
     }
 
     /// Steps that put octets on the socket. A socket that the broker has closed is noted, not an error.
@@ -153,11 +147,7 @@ impl Run {
             "send" | "call" => {
                 let (method, fields) = (cursor.item().to_owned(), fields(cursor.rest())?);
                 self.remember(&method, &fields);
-                self.put(&frame(
-                    1,
-                    channel,
-                    &crate::peer::method::encode(&method, &fields)?,
-                ))?;
+                self.put(&frame(1, channel, &crate::peer::method::encode(&method, &fields)?))?;
                 if verb == "call" {
                     self.hear(channel)?;
                 }
@@ -262,21 +252,14 @@ impl Run {
         }
         let rendered = |group: &Vec<Heard>| group.iter().map(Heard::to_string).collect::<String>();
         groups.sort_by_cached_key(rendered);
-        groups
-            .into_iter()
-            .flatten()
-            .for_each(|heard| self.record(heard));
+        groups.into_iter().flatten().for_each(|heard| self.record(heard));
         Ok(())
     }
 
     fn nothing(&mut self, channel: u16, text: &str) -> Result<(), String> {
         let (method, text, answer) = match text {
             "" => ("channel.flow", "active".to_owned(), "channel.flow-ok"),
-            queue => (
-                "queue.declare",
-                format!("{queue} passive"),
-                "queue.declare-ok",
-            ),
+            queue => ("queue.declare", format!("{queue} passive"), "queue.declare-ok"),
         };
         self.peer()?.send(channel, method, &text)?;
         let mut silent = true;
@@ -292,11 +275,7 @@ impl Run {
                 break;
             }
         }
-        self.note(if silent {
-            "nothing"
-        } else {
-            "and nothing more"
-        });
+        self.note(if silent { "nothing" } else { "and nothing more" });
         Ok(())
     }
 
@@ -325,9 +304,7 @@ impl Run {
     }
 
     fn eventually(&mut self, text: &str) -> Result<(), String> {
-        let (wanted, question) = text
-            .split_once(": ")
-            .ok_or("`METHOD: method ...` expected")?;
+        let (wanted, question) = text.split_once(": ").ok_or("`METHOD: method ...` expected")?;
         let (wanted, holding) = wanted.split_once(' ').unwrap_or((wanted, ""));
         let mut cursor = Cursor::new(question);
         let (method, question) = (cursor.item(), cursor.rest());
@@ -443,9 +420,7 @@ impl Run {
         for (i, (kind, name)) in self.declared.iter().enumerate() {
             let (channel, method) = (i as u16 + 1, format!("{kind}.delete"));
             let fields = vec![((*kind).to_owned(), Value::str(name))];
-            let sent = peer
-                .call(channel, "channel.open", "")
-                .and_then(|_| peer.send_fields(channel, &method, &fields));
+            let sent = peer.call(channel, "channel.open", "").and_then(|_| peer.send_fields(channel, &method, &fields));
             if sent.is_ok() {
                 peer.recv_on(channel);
             }
@@ -493,10 +468,9 @@ fn publication(text: &str) -> Result<(Fields, Fields, Vec<u8>), String> {
 
 fn properties_of(value: Value) -> Result<Fields, String> {
     match value {
-        Value::Table(pairs) => Ok(pairs
-            .into_iter()
-            .map(|(name, value)| (String::from_utf8_lossy(&name).into_owned(), value))
-            .collect()),
+        Value::Table(pairs) => {
+            Ok(pairs.into_iter().map(|(name, value)| (String::from_utf8_lossy(&name).into_owned(), value)).collect())
+        }
         _ => Err("props={..} expected".to_owned()),
     }
 }
@@ -505,16 +479,10 @@ fn properties_of(value: Value) -> Result<Fields, String> {
 fn forget(fields: &mut Fields, path: &str) {
     let mut parts = path.split('/');
     let first = parts.next().unwrap_or("");
-    let mut found = fields
-        .iter_mut()
-        .find(|(name, _)| name == first)
-        .map(|(_, v)| v);
+    let mut found = fields.iter_mut().find(|(name, _)| name == first).map(|(_, v)| v);
     for part in parts {
         found = match found {
-            Some(Value::Table(pairs)) => pairs
-                .iter_mut()
-                .find(|(name, _)| name == part.as_bytes())
-                .map(|(_, v)| v),
+            Some(Value::Table(pairs)) => pairs.iter_mut().find(|(name, _)| name == part.as_bytes()).map(|(_, v)| v),
             _ => None,
         };
     }
