@@ -3,6 +3,7 @@
 
 use crate::broker::headers;
 use crate::broker::replies::REPLY_PREFIX;
+use crate::broker::resource::Text;
 use crate::broker::topology::{Binding, DeclaredExchange, Destination, Topology};
 use crate::broker::vhost::Vhost;
 use crate::queue::arguments::{compare, inequivalent};
@@ -72,8 +73,8 @@ impl Vhost {
     /// 403 for reserved names; 406 for an unknown type, a bad argument, or a declaration that differs from the first.
     pub fn declare_exchange(&self, declare: ExchangeDeclare<'_>) -> Result<(), Fault> {
         let kind = Kind::parse(declare.kind).ok_or_else(|| {
-            let text = String::from_utf8_lossy(declare.kind);
-            Fault::new(Code::PreconditionFailed, format_args!("unknown exchange type '{text}'"))
+            let (text, why) = (Text(declare.kind), if declare.kind.is_empty() { "invalid" } else { "unknown" });
+            Fault::new(Code::PreconditionFailed, format_args!("{why} exchange type '{text}'"))
         })?;
         let name = strip_cr_lf(declare.name);
         refuse_default(&name)?;
@@ -199,15 +200,13 @@ impl Vhost {
         Ok(())
     }
 
-    /// queue.unbind and exchange.unbind. A binding that does not exist is unbound too.
+    /// queue.unbind and exchange.unbind. A binding that does not exist is unbound too, whoever owns the queue.
     ///
     /// # Errors
-    /// As for [`Vhost::bind`].
-    pub fn unbind(&self, bind: Bind<'_>, connection: u64) -> Result<(), Fault> {
+    /// 403 for the default exchange and direct reply-to names.
+    pub fn unbind(&self, bind: Bind<'_>) -> Result<(), Fault> {
         let binding = self.binding(bind)?;
-        let mut names = self.change();
-        self.check_ends(&names, &binding, bind.to_queue, connection)?;
-        names.unbind(&binding);
+        self.change().unbind(&binding);
         Ok(())
     }
 
@@ -266,7 +265,7 @@ pub fn strip_cr_lf(name: &[u8]) -> Vec<u8> {
 
 /// The 403 of a new name that begins with `amq.`.
 pub fn reserved(kind: &str, name: &[u8]) -> Fault {
-    let name = String::from_utf8_lossy(name);
+    let name = Text(name);
     Fault::new(Code::AccessRefused, format_args!("{kind} name '{name}' contains reserved prefix 'amq.*'"))
 }
 

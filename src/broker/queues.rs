@@ -149,7 +149,7 @@ impl Vhost {
             QueueType::Classic => {}
             QueueType::Quorum | QueueType::Stream if declare.exclusive => return refuse("exclusive-owner"),
             QueueType::Quorum | QueueType::Stream if !declare.durable => return refuse("non-durable"),
-            QueueType::Stream if declare.auto_delete => return refuse("auto-delete"),
+            QueueType::Quorum | QueueType::Stream if declare.auto_delete => return refuse("auto-delete"),
             QueueType::Quorum | QueueType::Stream => {
                 tracing::warn!(queue = %name, kind = kind.name(), "queue type has no effect yet: it is a classic queue");
             }

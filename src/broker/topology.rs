@@ -199,9 +199,8 @@ impl Topology {
     ) {
         let mut visited: HashSet<Name> = Name::new(from).into_iter().collect();
         while let Some(name) = waiting.pop() {
-            if name.is_empty() {
-                self.route(b"", keys, headers, routed);
-            } else if let Some(exchange) = self.exchanges.get(name.as_octets())
+            // The default exchange, too, is an alternate that leads nowhere: in RabbitMQ it has no bindings.
+            if let Some(exchange) = self.exchanges.get(name.as_octets())
                 && visited.insert(name)
             {
                 waiting.extend(self.route_one(exchange, keys, headers, routed).unwrap_or_default());

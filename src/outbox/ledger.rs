@@ -10,6 +10,8 @@ pub struct Unsettled {
     pub slot: u32,
     /// The message's position in that slot's queue.
     pub seq: u64,
+    /// It was fetched by basic.get: it does not count against the channel's limit.
+    pub fetched: bool,
 }
 
 /// A tag that names no outstanding delivery (406 `unknown delivery tag`).
@@ -21,6 +23,8 @@ pub struct UnknownTag(pub u64);
 pub struct Ledger {
     last_tag: u64,
     unsettled: Window<Unsettled>,
+    /// Outstanding ones that were not fetched.
+    consumed: usize,
     per_slot: Vec<u32>,
     /// Most outstanding deliveries to the channel's consumers together; 0: no limit (basic.qos with `global`).
     limit: u32,
@@ -36,15 +40,16 @@ impl Ledger {
     }
 
     /// The tag of a delivery that waits for its acknowledgement.
-    pub fn hand_out(&mut self, slot: u32, seq: u64) -> u64 {
+    pub fn hand_out(&mut self, delivery: Unsettled) -> u64 {
         let tag = self.next_tag();
-        self.put(tag, Unsettled { slot, seq });
+        self.put(tag, delivery);
         tag
     }
 
     /// Puts a delivery back that was settled in a transaction which is rolled back.
     pub fn put(&mut self, tag: u64, delivery: Unsettled) {
         self.unsettled.insert(tag, delivery);
+        self.consumed += usize::from(!delivery.fetched);
         let at = delivery.slot as usize;
         if self.per_slot.len() <= at {
             self.per_slot.resize(at + 1, 0);
@@ -72,6 +77,7 @@ impl Ledger {
             }
         }
         for (_, delivery) in settled.get(from..).unwrap_or_default() {
+            self.consumed -= usize::from(!delivery.fetched);
             if let Some(count) = self.per_slot.get_mut(delivery.slot as usize) {
                 *count = count.saturating_sub(1);
             }
@@ -91,7 +97,7 @@ impl Ledger {
 
     /// Whether the channel's consumers together have all they may have; if so the slot is remembered.
     pub fn refuses(&mut self, slot: u32) -> bool {
-        let full = self.limit != 0 && self.unsettled.len() >= self.limit as usize;
+        let full = self.limit != 0 && self.consumed >= self.limit as usize;
         if full && !self.limited.contains(&slot) {
             self.limited.push(slot);
         }
@@ -100,7 +106,7 @@ impl Ledger {
 
     /// The slots passed over because of the limit, if there is room again.
     pub fn take_limited(&mut self) -> Vec<u32> {
-        if self.limit != 0 && self.unsettled.len() >= self.limit as usize {
+        if self.limit != 0 && self.consumed >= self.limit as usize {
             return Vec::new();
         }
         std::mem::take(&mut self.limited)
@@ -111,6 +117,10 @@ impl Ledger {
 mod tests {
     use super::*;
 
+    fn consumed(slot: u32, seq: u64) -> Unsettled {
+        Unsettled { slot, seq, fetched: false }
+    }
+
     fn seqs(settled: &[(u64, Unsettled)]) -> Vec<u64> {
         settled.iter().map(|(_, delivery)| delivery.seq).collect()
     }
@@ -119,7 +129,7 @@ mod tests {
     fn multiple_takes_all_up_to_the_tag_and_zero_takes_all() {
         let (mut ledger, mut settled) = (Ledger::default(), Vec::new());
         for seq in 10..15 {
-            ledger.hand_out(0, seq);
+            ledger.hand_out(consumed(0, seq));
         }
         ledger.settle(2, true, &mut settled).unwrap();
         assert_eq!(seqs(&settled), [10, 11]);
@@ -133,7 +143,7 @@ mod tests {
     #[test]
     fn a_tag_is_settled_once() {
         let (mut ledger, mut settled) = (Ledger::default(), Vec::new());
-        ledger.hand_out(3, 7);
+        ledger.hand_out(consumed(3, 7));
         assert_eq!(ledger.settle(1, false, &mut settled), Ok(()));
         assert_eq!(ledger.settle(1, false, &mut settled), Err(UnknownTag(1)));
         assert_eq!(ledger.settle(1, true, &mut settled), Err(UnknownTag(1)));
@@ -145,7 +155,7 @@ mod tests {
         let (mut ledger, mut settled) = (Ledger::default(), Vec::new());
         ledger.limit_all(1);
         assert!(!ledger.refuses(4));
-        ledger.hand_out(4, 0);
+        ledger.hand_out(consumed(4, 0));
         assert!(ledger.refuses(4) && ledger.refuses(4));
         assert!(ledger.take_limited().is_empty());
         ledger.settle(1, false, &mut settled).unwrap();

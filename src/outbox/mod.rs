@@ -8,7 +8,7 @@ pub mod ledger;
 
 use crate::limits;
 use crate::message::Message;
-use crate::outbox::ledger::Ledger;
+use crate::outbox::ledger::{Ledger, Unsettled};
 use crate::wire::encode_content::{self, Content};
 use crate::wire::encode_reply::{self, Reply};
 use crate::wire::fault::Fault;
@@ -216,7 +216,7 @@ impl Inner {
     }
 
     /// A channel is closed: no delivery to it follows. Returns what it had not settled, by rising tag.
-    pub fn close_channel(&mut self, channel: u16) -> Vec<(u64, ledger::Unsettled)> {
+    pub fn close_channel(&mut self, channel: u16) -> Vec<(u64, Unsettled)> {
         let mut outstanding = Vec::new();
         if let Some(mut ledger) = self.channels.get_mut(usize::from(channel)).and_then(Option::take)
             && ledger.settle(0, true, &mut outstanding).is_err()
@@ -251,7 +251,7 @@ impl Inner {
         } else if ledger.refuses(to.slot) {
             return Outcome::Stalled;
         } else {
-            ledger.hand_out(to.slot, seq)
+            ledger.hand_out(Unsettled { slot: to.slot, seq, fetched: false })
         };
         let out = &mut self.pending;
         encode_content::deliver(out, to.channel, frame_max, to.tag.as_octets(), tag, redelivered, content(message));
@@ -276,7 +276,7 @@ impl Inner {
         let frame_max = self.frame_max;
         let Some(ledger) = self.ledger(channel) else { return };
         let tag = match slot {
-            Some(slot) => ledger.hand_out(slot, entry.seq),
+            Some(slot) => ledger.hand_out(Unsettled { slot, seq: entry.seq, fetched: true }),
             None => ledger.next_tag(),
         };
         let out = &mut self.pending;
@@ -318,11 +318,6 @@ impl Inner {
             Vec::new()
         };
         Errands { stalled, lost: std::mem::take(&mut self.errands.lost), close: self.errands.close.take() }
-    }
-
-    /// Consumers whose queue is gone.
-    pub fn take_lost(&mut self) -> Vec<(u16, u32)> {
-        std::mem::take(&mut self.errands.lost)
     }
 
     /// Whether so much waits to be written that the peer's own requests have to wait.

@@ -121,10 +121,13 @@ static STREAM: [&str; 7] = [
 /// Arguments of queue.declare that have an effect today.
 const WITH_EFFECT: [&str; 1] = ["x-queue-type"];
 
+/// Largest segment of a stream, in octets.
+const STREAM_SEGMENT_MAX: i64 = 3_000_000_000;
+
 type Check = fn(&Value<'_>, Table<'_>) -> Result<(), String>;
 
 /// Each known argument with its rule, in the order in which RabbitMQ checks them.
-static DECLARE_RULES: [(&str, Check); 22] = [
+static DECLARE_RULES: [(&str, Check); 21] = [
     ("x-expires", expires),
     ("x-message-ttl", message_ttl),
     ("x-dead-letter-exchange", text),
@@ -148,7 +151,6 @@ static DECLARE_RULES: [(&str, Check); 22] = [
     ("x-stream-filter-size-bytes", not_negative),
     ("x-initial-cluster-size", positive),
     ("x-queue-leader-locator", leader_locator),
-    ("x-delivery-limit", integer),
 ];
 
 /// Checks the arguments of a new queue. `queue` names it as in `queue 'q' in vhost '/'`.
@@ -165,7 +167,22 @@ pub fn check_declare(queue: &dyn Display, arguments: Table<'_>) -> Result<QueueT
         }
     }
     refuse_foreign(queue, kind, arguments, QueueType::arguments)?;
+    if kind == QueueType::Stream {
+        check_stream_sizes(arguments)?;
+    }
     Ok(kind)
+}
+
+/// RabbitMQ checks these when it makes the stream, and words them without the queue.
+fn check_stream_sizes(arguments: Table<'_>) -> Result<(), Fault> {
+    let size = |key: &str| arguments.get(key.as_bytes()).and_then(|value| value.as_integer());
+    if size("x-stream-max-segment-size-bytes").is_some_and(|size| size > STREAM_SEGMENT_MAX) {
+        return Err(Fault::new(Code::PreconditionFailed, "Exceeded max value for x-stream-max-segment-size-bytes"));
+    }
+    if size("x-stream-filter-size-bytes").is_some_and(|size| !(16..=255).contains(&size)) {
+        return Err(Fault::new(Code::PreconditionFailed, "Invalid value for x-stream-filter-size-bytes"));
+    }
+    Ok(())
 }
 
 /// The arguments that are stored but change nothing yet.

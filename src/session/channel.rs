@@ -4,9 +4,9 @@
 //! ```text
 //!             channel.open                 fault: channel.close sent
 //!  Starting ---------------> Running ------------------------------> Closing
-//!  (a frame came on a           | channel.close received                | close-ok received (or close)
+//!  (a frame came on a           | channel.close received                | close-ok received
 //!   number that was free)       v                                       v
-//!                            (gone: close-ok sent)                   (gone)
+//!                            Closed  ---- end of the read batch ---> (gone)
 //! ```
 
 use crate::message::Message;
@@ -27,6 +27,8 @@ pub enum Stage {
     Running,
     /// We closed it; everything but the end of the handshake is ignored.
     Closing,
+    /// The client closed it in this read batch: what it had already sent behind that is ignored.
+    Closed,
 }
 
 /// What publications and acknowledgements mean on a channel.

@@ -1,7 +1,7 @@
 //! From methods to what they do: exchange, queue, basic, confirm and tx (AMQP 0-9-1, 1.2 to 1.9). The doing stands
 //! elsewhere; here are answers, no-wait, and the queue that was declared last.
 
-use crate::broker::exchanges::{Bind, ExchangeDeclare};
+use crate::broker::exchanges::{Bind, ExchangeDeclare, strip_cr_lf};
 use crate::broker::queues::QueueDeclare;
 use crate::outbox::Touched;
 use crate::session::basic::Consume;
@@ -86,7 +86,7 @@ impl Running {
             }
             Method::ExchangeUnbind { destination, source, routing_key: key, no_wait, arguments } => {
                 let bind = Bind { source, destination, to_queue: false, key, arguments };
-                self.vhost.unbind(bind, self.number)?;
+                self.vhost.unbind(bind)?;
                 self.answer(number, no_wait, &Reply::ExchangeUnbindOk, touched);
             }
             other => return self.queue_method(number, other, touched),
@@ -109,11 +109,11 @@ impl Running {
             Method::QueueUnbind { queue, exchange: source, routing_key, arguments } => {
                 let (name, key) = self.queue_and_key(number, queue, routing_key)?;
                 let (destination, key) = (name.as_octets(), key.as_octets());
-                self.vhost.unbind(Bind { source, destination, to_queue: true, key, arguments }, self.number)?;
+                self.vhost.unbind(Bind { source, destination, to_queue: true, key, arguments })?;
                 self.say(number, &Reply::QueueUnbindOk, touched);
             }
             Method::QueuePurge { queue, no_wait } => {
-                let name = self.queue_name(number, queue)?;
+                let name = Name::new(&strip_cr_lf(self.queue_name(number, queue)?.as_octets())).unwrap_or_default();
                 let purged = self.vhost.usable_queue(name.as_octets(), self.number)?.purge();
                 let message_count = u32::try_from(purged).unwrap_or(u32::MAX);
                 self.answer(number, no_wait, &Reply::QueuePurgeOk { message_count }, touched);
@@ -122,9 +122,6 @@ impl Running {
                 let name = self.queue_name(number, queue)?;
                 let deleted = self.vhost.delete_queue(name.as_octets(), self.number, if_unused, if_empty)?;
                 self.owned.remove(&name);
-                // The client's own consumers of it are told first, as RabbitMQ does.
-                let lost = self.outbox.lock().take_lost();
-                lost.iter().for_each(|(number, slot)| self.consumer_lost(*number, *slot, touched));
                 let message_count = u32::try_from(deleted).unwrap_or(u32::MAX);
                 self.answer(number, no_wait, &Reply::QueueDeleteOk { message_count }, touched);
             }

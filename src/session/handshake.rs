@@ -253,11 +253,11 @@ fn refused(refusal: &Refusal, mechanism: &[u8], client: &Client) -> Result<Step,
     Ok(Step::Refuse(Fault::new(Code::AccessRefused, text).on_connection()))
 }
 
-/// PLAIN (RFC 4616): an identity that is ignored, NUL, user, NUL, password.
+/// PLAIN (RFC 4616): NUL, user, NUL, password. As in RabbitMQ nobody acts for another identity.
 fn plain(response: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut parts = response.split(|octet| *octet == 0);
-    let (_, user, password) = (parts.next()?, parts.next()?, parts.next()?);
-    parts.next().is_none().then_some((user, password))
+    let (identity, user, password) = (parts.next()?, parts.next()?, parts.next()?);
+    (identity.is_empty() && parts.next().is_none()).then_some((user, password))
 }
 
 /// AMQPLAIN: a field table without its length.

@@ -69,7 +69,12 @@ enum Stage {
     /// Open.
     Running(Box<Running>),
     /// We closed: close-ok is due.
-    Closing { until: Tick, reason: String },
+    Closing {
+        until: Tick,
+        reason: String,
+        /// The client never got in: anything but close-ok ends it.
+        stranger: bool,
+    },
     /// The client closed, and has our close-ok: it closes the socket.
     Ended { until: Tick },
 }
@@ -114,7 +119,7 @@ impl Session {
             }
         };
         if let Stage::Running(running) = &mut self.stage {
-            let settled = running.end_batch(&mut self.touched);
+            let settled = running.end_read(&mut self.touched);
             self.touched.wake();
             if let Err(fault) = settled {
                 self.close(fault, now);
@@ -153,7 +158,7 @@ impl Session {
             Stage::Header { until } => (*until, 0, "handshake timeout"),
             Stage::Handshake { handshake, until } => (*until, handshake.heartbeat_ms(), "handshake timeout"),
             Stage::Running(running) => (Tick::NEVER, running.heartbeat_ms(), ""),
-            Stage::Closing { until, reason } => (*until, 0, reason.as_str()),
+            Stage::Closing { until, reason, .. } => (*until, 0, reason.as_str()),
             Stage::Ended { until } => (*until, 0, "closed by the client"),
         };
         if now >= until {
@@ -180,7 +185,9 @@ impl Session {
     /// Reading is held back (or goes on): a peer that is not read cannot be heard.
     pub fn hold(&mut self, held: bool, now: Tick) {
         self.held = held;
-        self.heard = now;
+        if held {
+            self.heard = now;
+        }
     }
 
     /// The socket is gone, or is about to be: gives everything back that this connection has.
@@ -218,7 +225,11 @@ impl Session {
                     let (is_lost, reason) = (running.is_lost(), fault.to_string());
                     self.close(fault, now);
                     // Out of step with the peer: nothing that follows can be understood.
-                    if is_lost { Err(Hangup { reason, linger_ms: limits::LINGER_MS }) } else { self.farewell(octets) }
+                    if is_lost {
+                        Err(Hangup { reason, linger_ms: limits::LINGER_MS })
+                    } else {
+                        Ok(frame::length(octets))
+                    }
                 }
             },
             Stage::Closing { .. } | Stage::Ended { .. } => self.farewell(octets),
@@ -273,7 +284,7 @@ impl Session {
                 let reason = fault.to_string();
                 self.say_close(&fault);
                 tracing::warn!(peer = %self.peer, %reason, "connection refused");
-                self.stage = Stage::Closing { until: now + limits::CLOSE_OK_TIMEOUT_MS, reason };
+                self.stage = Stage::Closing { until: now + limits::SILENT_CLOSE_MS, reason, stranger: true };
             }
         }
     }
@@ -285,7 +296,7 @@ impl Session {
             running.end(&reason, &mut self.touched);
         }
         self.say_close(&fault);
-        self.stage = Stage::Closing { until: now + limits::CLOSE_OK_TIMEOUT_MS, reason };
+        self.stage = Stage::Closing { until: now + limits::CLOSE_OK_TIMEOUT_MS, reason, stranger: false };
     }
 
     fn ended_by_client(&mut self, now: Tick) {
@@ -306,7 +317,8 @@ impl Session {
         match frame.kind {
             Kind::Method if frame.channel == 0 => match (method::parse(frame.payload), &self.stage) {
                 (Ok(Method::ConnectionClose { .. }), _) => self.say(&Reply::ConnectionCloseOk),
-                (Ok(Method::ConnectionCloseOk), Stage::Closing { reason, .. }) => {
+                (Ok(Method::ConnectionCloseOk), Stage::Closing { reason, .. })
+                | (_, Stage::Closing { reason, stranger: true, .. }) => {
                     return Err(Hangup { reason: reason.clone(), linger_ms: 0 });
                 }
                 _ => {}

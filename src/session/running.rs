@@ -40,6 +40,8 @@ pub(super) struct Running {
     pub(super) channels: Vec<Option<Box<Channel>>>,
     pub(super) routes: Routes,
     pub(super) batch: Batch,
+    /// Channels that the client has closed in this read batch.
+    closed: Vec<u16>,
     /// Exclusive queues it has declared.
     pub(super) owned: HashSet<Name>,
     peer: SocketAddr,
@@ -70,6 +72,7 @@ impl Running {
             channels: Vec::new(),
             routes: Routes::default(),
             batch: Batch::default(),
+            closed: Vec::new(),
             owned: HashSet::new(),
             peer,
             tuned,
@@ -118,6 +121,19 @@ impl Running {
                 Ok(Progress::Used(used))
             }
         }
+    }
+
+    /// What was read has been taken: numbers of channels that the client has closed are free from now on.
+    ///
+    /// # Errors
+    /// The fault that ends the connection.
+    pub(super) fn end_read(&mut self, touched: &mut Touched) -> Result<(), Fault> {
+        for number in std::mem::take(&mut self.closed) {
+            if self.channel(number).is_some_and(|channel| channel.stage == Stage::Closed) {
+                self.forget_channel(number);
+            }
+        }
+        self.end_batch(touched)
     }
 
     /// A method on channel 0 (AMQP 0-9-1, 1.1).
@@ -183,6 +199,12 @@ impl Running {
                 Ok(())
             }
             (Stage::Starting, _) => Err(Fault::new(Code::ChannelError, "expected 'channel.open'").at(class, id)),
+            (Stage::Closed, Method::ChannelOpen) => {
+                self.forget_channel(number);
+                self.start_channel(number)?;
+                self.method(number, method, touched)
+            }
+            (Stage::Closed, _) => Ok(()),
             (_, Method::ChannelOpen) => Err(Fault::new(Code::ChannelError, "second 'channel.open' seen").at(class, id)),
             (Stage::Closing, Method::ChannelClose { .. }) => {
                 self.say(number, &Reply::ChannelCloseOk, touched);
@@ -200,8 +222,11 @@ impl Running {
             (Stage::Running, Method::ChannelClose { .. }) => {
                 self.end_batch(touched)?;
                 self.close_channel(number, touched);
-                self.forget_channel(number);
                 self.say(number, &Reply::ChannelCloseOk, touched);
+                if let Some(channel) = self.channel(number) {
+                    channel.stage = Stage::Closed;
+                    self.closed.push(number);
+                }
                 Ok(())
             }
             (Stage::Running, method) => {
@@ -226,7 +251,7 @@ impl Running {
         let Some(content) = channel.assembly.take(frame, max)? else { return Ok(()) };
         let (stage, (class, id)) = (channel.stage, content.subject.id());
         match (stage, &content.subject) {
-            (Stage::Closing, _) => Ok(()),
+            (Stage::Closing | Stage::Closed, _) => Ok(()),
             (Stage::Starting, _) => Err(Fault::new(Code::ChannelError, "expected 'channel.open'").at(class, id)),
             (Stage::Running, Subject::Foreign(..)) => {
                 Err(Fault::new(Code::CommandInvalid, "unimplemented method").at(class, id))

@@ -128,6 +128,12 @@ impl Fault {
         Fault { reach: code.reach(), code, text, class: 0, method: 0 }
     }
 
+    /// A fault whose text is the code's name alone, as RabbitMQ sends when a process of its own fails.
+    #[cold]
+    pub fn bare(code: Code) -> Fault {
+        Fault { reach: code.reach(), code, text: ReplyText::new(code.name()), class: 0, method: 0 }
+    }
+
     /// The same fault, blamed on a method.
     pub fn at(self, class: u16, method: u16) -> Fault {
         Fault { class, method, ..self }

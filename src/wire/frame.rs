@@ -91,6 +91,14 @@ pub fn scan(octets: &[u8], frame_max: u32) -> Result<Scan<'_>, Fault> {
     Ok(Scan::Frame(Frame { kind, channel, payload }, needed))
 }
 
+/// Octets of the whole frame that `octets` begin with, head and end octet included; all of them if it is not whole.
+pub fn length(octets: &[u8]) -> usize {
+    match scan(octets, 0) {
+        Ok(Scan::Frame(_, used)) => used,
+        _ => octets.len(),
+    }
+}
+
 /// The fault of a frame that is none of AMQP's: 501.
 pub fn unknown_frame(kind: Kind, payload: &[u8]) -> Fault {
     frame_error(kind.octet(), payload, "unknown_frame")

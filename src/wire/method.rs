@@ -323,7 +323,8 @@ fn cold<'a>(id: Id, payload: &'a [u8], fields: &'a [u8]) -> Result<Method<'a>, F
 fn fault(id: Id, fields: &[u8], flaw: Flaw) -> Fault {
     let fault = match flaw {
         Flaw::Shape => Fault::new(Code::FrameError, format_args!("cannot decode {}", Numbers(fields))),
-        Flaw::NotUtf8 => Fault::new(Code::FrameError, "Malformed UTF-8 in shortstr"),
+        // RabbitMQ blames no method for this one.
+        Flaw::NotUtf8 => return Fault::new(Code::FrameError, "Malformed UTF-8 in shortstr"),
         Flaw::Table(error) => Fault::new(Code::SyntaxError, error),
         Flaw::Unknown => Fault::new(Code::NotImplemented, format_args!("unknown method {}.{}", id.0, id.1)),
     };
@@ -764,7 +765,7 @@ mod tests {
         assert_eq!(text(b"\0\x3c\0\x28\0\0\0\0"), ("501 FRAME_ERROR - cannot decode <<0,0,0,0>>".into(), (60, 40)));
         assert_eq!(
             text(b"\0\x32\0\x1e\0\0\x01\xff\0"),
-            ("501 FRAME_ERROR - Malformed UTF-8 in shortstr".into(), (50, 30))
+            ("501 FRAME_ERROR - Malformed UTF-8 in shortstr".into(), (0, 0))
         );
         for unknown in [&b"\0\x0a\0\x63"[..], b"\0\x14\0\x63", b"\0\x28\0\x29", b"\0\x32\0\x63", b"\0\x55\0\x63"] {
             assert!(text(unknown).0.starts_with("540 NOT_IMPLEMENTED - unknown method "));

@@ -60,7 +60,6 @@ const IN_ORDER: [Property; 14] = [
 
 /// Bit 0 of a flags word says that another one follows; bit 1 means nothing and is let pass, as RabbitMQ does.
 const CONTINUED: u16 = 1;
-const PROPERTY_FLAGS: u16 = !0b11;
 
 /// The properties of a content: flags and values as they came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,19 +69,20 @@ impl<'a> Properties<'a> {
     /// Walks all octets once.
     ///
     /// # Errors
-    /// 502 if they are truncated or too many, set a flag that has no property, or hold a bad table.
+    /// 541 `INTERNAL_ERROR`, as RabbitMQ, if they are truncated or too many, set a flag that has no property, or hold a bad
+    /// table.
     pub fn check(octets: &'a [u8]) -> Result<Properties<'a>, Fault> {
         if has_only_fixed_sizes(octets) {
             return Ok(Properties(octets));
         }
-        let malformed = || Fault::new(Code::SyntaxError, "malformed content properties");
+        let malformed = || Fault::bare(Code::InternalError);
         let start = values_start(octets).ok_or_else(malformed)?;
         let properties = Properties(octets);
         let mut rest = octets.get(start..).unwrap_or_default();
         for property in IN_ORDER.into_iter().filter(|property| properties.has(*property)) {
             let (value, after) = property.1.split(rest).ok_or_else(malformed)?;
             if property == HEADERS {
-                Table::check(value).map_err(|error| Fault::new(Code::SyntaxError, error))?;
+                Table::check(value).map_err(|_| malformed())?;
             }
             rest = after;
         }
@@ -274,18 +274,10 @@ fn has_only_fixed_sizes(octets: &[u8]) -> bool {
     flags & !FIXED == 0 && values.len() == size as usize
 }
 
-/// Where the values begin: behind the last flags word. Words behind the first may set nothing, class basic has 14
-/// properties.
+/// Where the values begin: behind the one flags word that 14 properties need.
 fn values_start(octets: &[u8]) -> Option<usize> {
-    let (words, _) = octets.as_chunks::<2>();
-    let mut words = words.iter().map(|word| u16::from_be_bytes(*word));
-    let mut word = words.next()?;
-    let mut start = 2;
-    while word & CONTINUED != 0 {
-        word = words.next().filter(|word| word & PROPERTY_FLAGS == 0)?;
-        start += 2;
-    }
-    Some(start)
+    let first = octets.first_chunk::<2>()?;
+    (u16::from_be_bytes(*first) & CONTINUED == 0).then_some(2)
 }
 
 /// A content header: what comes between a publish and its body (AMQP 0-9-1 section 4.2.6.1).
@@ -417,7 +409,7 @@ mod tests {
         assert!(Properties::check(&[&octets[..], &[0]].concat()).is_err());
         for bad in [&b""[..], b"\0", b"\0\0\0", b"\x10\0", b"\x10\0\x02\0", b"\x00\x40\0\0"] {
             let fault = Properties::check(bad).unwrap_err();
-            assert_eq!(fault.to_string(), "502 SYNTAX_ERROR - malformed content properties");
+            assert_eq!(fault.to_string(), "541 INTERNAL_ERROR");
         }
         let deep = Properties::check(b"\x20\0\0\0\0\x03\x01kZ").unwrap_err();
         assert_eq!(deep.to_string(), "502 SYNTAX_ERROR - malformed field table");
