@@ -8,14 +8,14 @@ namespace Conformance;
 
 public static class Buses
 {
-    public static IEnumerable<(string, Func<Stage, Task>)> All =>
+    public static IEnumerable<Scenario> All =>
     [
-        ("bus starts, is healthy and stops", StartStop),
-        ("wrong password fails the start", WrongPassword),
-        ("bus in a host of services", InHost),
-        ("endpoint recovers when its queue is deleted", QueueDeleted),
-        ("bus recovers after a cut", Cut),
-        ("30 endpoints on one bus", ManyEndpoints),
+        new("bus starts, is healthy and stops", StartStop),
+        new("wrong password fails the start", WrongPassword),
+        new("bus in a host of services", InHost),
+        new("endpoint recovers when its queue is deleted", QueueDeleted),
+        new("bus recovers after a cut", Cut),
+        new("30 endpoints on one bus", ManyEndpoints),
     ];
 
     private static async Task StartStop(Stage stage)

@@ -6,13 +6,13 @@ namespace Conformance;
 
 public static class Consumers
 {
-    public static IEnumerable<(string, Func<Stage, Task>)> All =>
+    public static IEnumerable<Scenario> All =>
     [
-        ("limit of one keeps the order", LimitOfOne),
-        ("batch consumer", Batches),
-        ("competing buses consume each message once", Competing),
-        ("consumer publishes what it consumed", Chain),
-        ("priority queue delivers the urgent first", Priority),
+        new("limit of one keeps the order", LimitOfOne),
+        new("batch consumer", Batches),
+        new("competing buses consume each message once", Competing),
+        new("consumer publishes what it consumed", Chain),
+        new("priority queue delivers the urgent first", Priority, Needs: "priority"),
     ];
 
     private static async Task LimitOfOne(Stage stage)

@@ -6,13 +6,13 @@ namespace Conformance;
 
 public static class Failures
 {
-    public static IEnumerable<(string, Func<Stage, Task>)> All =>
+    public static IEnumerable<Scenario> All =>
     [
-        ("failed message goes to the error queue and a fault is published", ErrorQueue),
-        ("message without a consumer goes to the skipped queue", Skipped),
-        ("malformed message goes to the error queue", Malformed),
-        ("retries happen in memory", Retry),
-        ("error queue of a queue with arguments", ErrorQueueWithArguments),
+        new("failed message goes to the error queue and a fault is published", ErrorQueue),
+        new("message without a consumer goes to the skipped queue", Skipped),
+        new("malformed message goes to the error queue", Malformed),
+        new("retries happen in memory", Retry),
+        new("error queue of a queue with arguments", ErrorQueueWithArguments),
     ];
 
     private static async Task ErrorQueue(Stage stage)

@@ -13,9 +13,9 @@ ThreadPool.SetMinThreads(64, 64);
 
 var address = new Uri(args[0]);
 var checks = new Checks(args.ElementAtOrDefault(1) ?? "");
-foreach (var (name, check) in Buses.All.Concat(Routing.All).Concat(Requests.All).Concat(Failures.All).Concat(Consumers.All))
+foreach (var scenario in Buses.All.Concat(Routing.All).Concat(Requests.All).Concat(Failures.All).Concat(Consumers.All))
 {
-    await checks.Run(name, () => OnStage(check));
+    await checks.Run(scenario.Name, () => OnStage(scenario.Check), scenario.Needs);
 }
 return checks.ExitCode;
 

@@ -9,13 +9,13 @@ public static class Requests
 {
     private static readonly RequestTimeout Timeout = RequestTimeout.After(s: 10);
 
-    public static IEnumerable<(string, Func<Stage, Task>)> All =>
+    public static IEnumerable<Scenario> All =>
     [
-        ("200 requests, 20 at a time, through the bus queue", ThroughBusQueue),
-        ("request to a named queue", ToQueue),
-        ("two clients at once get their own responses", TwoClients),
-        ("failing consumer answers with a fault", Fault),
-        ("direct reply-to requests", DirectReplyTo),
+        new("200 requests, 20 at a time, through the bus queue", ThroughBusQueue),
+        new("request to a named queue", ToQueue),
+        new("two clients at once get their own responses", TwoClients),
+        new("failing consumer answers with a fault", Fault),
+        new("direct reply-to requests", DirectReplyTo),
     ];
 
     private static Task<Running> Server(Stage stage, string endpoint, ConcurrentBag<Uri?>? replies = null) => stage.Start(endpoint, e =>

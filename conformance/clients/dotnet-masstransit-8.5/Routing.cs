@@ -7,18 +7,18 @@ namespace Conformance;
 
 public static class Routing
 {
-    public static IEnumerable<(string, Func<Stage, Task>)> All =>
+    public static IEnumerable<Scenario> All =>
     [
-        ("published message arrives with its headers", PublishHeaders),
-        ("publish without a consumer is confirmed", PublishUnconsumed),
-        ("send to a queue before its consumer exists", SendFirst),
-        ("publish reaches every interface once", Hierarchy),
-        ("direct exchange with routing keys", RoutingKeys),
-        ("mandatory publish without a binding is returned", Mandatory),
-        ("100 mandatory publishes, half of them returned", MandatoryMixed),
-        ("temporary endpoint leaves nothing behind", Temporary),
-        ("auto-delete endpoint goes when it stops", AutoDelete),
-        ("message expires in the queue", Expires),
+        new("published message arrives with its headers", PublishHeaders),
+        new("publish without a consumer is confirmed", PublishUnconsumed),
+        new("send to a queue before its consumer exists", SendFirst),
+        new("publish reaches every interface once", Hierarchy),
+        new("direct exchange with routing keys", RoutingKeys),
+        new("mandatory publish without a binding is returned", Mandatory),
+        new("100 mandatory publishes, half of them returned", MandatoryMixed),
+        new("temporary endpoint leaves nothing behind", Temporary),
+        new("auto-delete endpoint goes when it stops", AutoDelete),
+        new("message expires in the queue", Expires, Needs: "ttl"),
     ];
 
     private static async Task PublishHeaders(Stage stage)

@@ -6,6 +6,9 @@ using RabbitMQ.Client.Exceptions;
 
 namespace Conformance;
 
+/// <summary>A check by name, and the feature beyond AMQP itself that it needs, if any.</summary>
+public sealed record Scenario(string Name, Func<Stage, Task> Check, string? Needs = null);
+
 public sealed class Stage : IAsyncDisposable
 {
     private readonly string prefix = $"conf-mt-{Guid.NewGuid():N}"[..20];

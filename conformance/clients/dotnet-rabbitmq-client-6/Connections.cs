@@ -59,21 +59,18 @@ public static class Connections
         Expect.That(body.AsSpan().SequenceEqual(got!.Body.Span), "the body came back as it was sent");
     }
 
-    /// <summary>At one second, a client that hears nothing for two gives up; a message that expires after four is the clock.</summary>
+    /// <summary>At one second, a client that hears nothing for two gives up; so does the broker.</summary>
     private static async Task Heartbeats(Broker broker)
     {
         var factory = Broker.Factory(broker.Address);
         factory.RequestedHeartbeat = TimeSpan.FromSeconds(1);
         using var idle = factory.CreateConnection();
         Expect.Same(TimeSpan.FromSeconds(1), idle.Heartbeat);
-        using var channel = broker.Channel();
-        var dead = broker.DeclareQueue(channel, "rung");
-        var clock = broker.DeclareQueue(channel, "clock", new Dictionary<string, object?> { ["x-message-ttl"] = 4000, ["x-dead-letter-exchange"] = "", ["x-dead-letter-routing-key"] = dead });
-        var bell = Subscription.Open(channel, dead, autoAck: true);
-        Publishing.Confirmed(broker, "", clock, "time is up");
-        await bell.Next();
-        using var alive = idle.CreateModel();
-        alive.QueueDeclare();
+        var closed = new TaskCompletionSource<string>(TaskCreationOptions.RunContinuationsAsynchronously);
+        idle.ConnectionShutdown += (_, s) => closed.TrySetResult($"{s}");
+        await Expect.Throws<TimeoutException>(() => closed.Task.WaitAsync(TimeSpan.FromSeconds(4)));
+        using var channel = idle.CreateModel();
+        channel.QueueDeclare();
     }
 
     private static async Task Recovery(Broker broker)

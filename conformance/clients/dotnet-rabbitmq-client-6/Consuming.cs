@@ -12,8 +12,8 @@ public static class Consuming
         await checks.Run("requeued message comes back redelivered", () => Requeue(broker));
         await checks.Run("unacked messages return when the channel closes", () => ReturnOnClose(broker));
         await checks.Run("multiple acks", () => MultipleAck(broker));
-        await checks.Run("reject and nack dead-letter", () => DeadLetter(broker));
-        await checks.Run("expired message dead-letters", () => Expires(broker));
+        await checks.Run("reject and nack dead-letter", () => DeadLetter(broker), needs: "dead-letter");
+        await checks.Run("expired message dead-letters", () => Expires(broker), needs: "ttl");
         await checks.Run("recover requeues", () => Recover(broker));
         await checks.Run("cancelled consumer gets nothing more", () => Cancel(broker));
         await checks.Run("consumer is cancelled when its queue is deleted", () => CancelledByBroker(broker));

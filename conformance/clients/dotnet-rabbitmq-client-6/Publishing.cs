@@ -16,7 +16,7 @@ public static class Publishing
         await checks.Run("bodies at the edge of a frame", () => FrameEdges(broker));
         await checks.Run("return comes before its confirm", () => ReturnBeforeConfirm(broker));
         await checks.Run("200 mandatory publishes, half of them returned", () => MixedMandatory(broker));
-        await checks.Run("reject-publish nacks", () => Nacked(broker));
+        await checks.Run("reject-publish nacks", () => Nacked(broker), needs: "max-length");
         await checks.Run("publish to a missing exchange closes the channel", () => MissingExchange(broker));
         await checks.Run("transaction commits and rolls back", () => Transaction(broker));
     }

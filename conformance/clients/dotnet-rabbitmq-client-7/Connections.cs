@@ -65,21 +65,18 @@ public static class Connections
         Expect.That(body.AsSpan().SequenceEqual(got!.Body.Span), "the body came back as it was sent");
     }
 
-    /// <summary>At one second, a client that hears nothing for two gives up; a message that expires after four is the clock.</summary>
+    /// <summary>At one second, a client that hears nothing for two gives up; so does the broker.</summary>
     private static async Task Heartbeats(Broker broker)
     {
         var factory = Broker.Factory(broker.Address);
         factory.RequestedHeartbeat = TimeSpan.FromSeconds(1);
         await using var idle = await factory.CreateConnectionAsync();
         Expect.Same(TimeSpan.FromSeconds(1), idle.Heartbeat);
-        await using var channel = await broker.Channel();
-        var dead = await broker.DeclareQueue(channel, "rung");
-        var clock = await broker.DeclareQueue(channel, "clock", new Dictionary<string, object?> { ["x-message-ttl"] = 4000, ["x-dead-letter-exchange"] = "", ["x-dead-letter-routing-key"] = dead });
-        var bell = await Subscription.Open(channel, dead, autoAck: true);
-        await Publishing.Confirmed(broker, "", clock, "time is up");
-        await bell.Next();
-        await using var alive = await idle.CreateChannelAsync();
-        await alive.QueueDeclareAsync();
+        var closed = new TaskCompletionSource<string>(TaskCreationOptions.RunContinuationsAsynchronously);
+        idle.ConnectionShutdownAsync += (_, s) => { closed.TrySetResult($"{s}"); return Task.CompletedTask; };
+        await Expect.Throws<TimeoutException>(() => closed.Task.WaitAsync(TimeSpan.FromSeconds(4)));
+        await using var channel = await idle.CreateChannelAsync();
+        await channel.QueueDeclareAsync();
     }
 
     private static async Task Recovery(Broker broker)

@@ -20,6 +20,7 @@ public sealed class Checks
     private readonly Timer watchdog;
     private readonly Stopwatch watch = Stopwatch.StartNew();
     private readonly string only;
+    private readonly string[] features = (Environment.GetEnvironmentVariable("CONFORMANCE_FEATURES") ?? "").Split(',');
     private readonly bool timed = Environment.GetEnvironmentVariable("CHECK_TIMES") == "1";
     private int failed;
     private int passed;
@@ -39,8 +40,16 @@ public sealed class Checks
     /// <summary>0 when something was checked and nothing failed, else 1.</summary>
     public int ExitCode => failed == 0 && passed > 0 ? 0 : 1;
 
-    public Task Run(string name, Func<Task> body) =>
-        name.Contains(only, StringComparison.OrdinalIgnoreCase) ? Need(name, body) : Task.CompletedTask;
+    /// <param name="name">What holds when the check passes.</param>
+    /// <param name="body">Throws when it does not hold.</param>
+    /// <param name="needs">A feature beyond AMQP itself: the check is skipped unless CONFORMANCE_FEATURES lists it (or is `all`).</param>
+    public Task Run(string name, Func<Task> body, string? needs = null)
+    {
+        if (!name.Contains(only, StringComparison.OrdinalIgnoreCase)) return Task.CompletedTask;
+        if (needs == null || features.Contains(needs) || features.Contains("all")) return Need(name, body);
+        Console.WriteLine($"skip {name}: CONFORMANCE_FEATURES has no {needs}");
+        return Task.CompletedTask;
+    }
 
     /// <summary>The same for a step that the others build on: it is never left out, and its outcome is told.</summary>
     public async Task<bool> Need(string name, Func<Task> body)
@@ -65,7 +74,7 @@ public sealed class Checks
     }
 
     /// <summary>The same for a client that blocks.</summary>
-    public Task Run(string name, Action body) => Run(name, () => { body(); return Task.CompletedTask; });
+    public Task Run(string name, Action body, string? needs = null) => Run(name, () => { body(); return Task.CompletedTask; }, needs);
 
     private void Say(string line, TimeSpan started) =>
         Console.WriteLine(timed ? $"{line} ({(watch.Elapsed - started).TotalMilliseconds:0} ms)" : line);
