@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use text::{Fields, fields};
-use value::{Quoted, Reader, Value};
+use value::{Quoted, Reader, Sum, Value};
 
 /// How long a frame is awaited unless a test says otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(2);
@@ -100,14 +100,7 @@ impl fmt::Display for Heard {
                 write!(f, "{channel} header class={class} size={size}{properties}")
             }
             Heard::Body(channel, octets) if octets.len() > 200 => {
-                let sum = octets.iter().fold(0u32, |sum, octet| {
-                    sum.wrapping_mul(31).wrapping_add(u32::from(*octet))
-                });
-                write!(
-                    f,
-                    "{channel} body of {} octets, sum {sum:08x}",
-                    octets.len()
-                )
+                write!(f, "{channel} body {}", Sum(octets))
             }
             Heard::Body(channel, octets) => write!(f, "{channel} body {}", Quoted(octets)),
             Heard::Heartbeat(channel) => write!(f, "{channel} heartbeat"),
