@@ -184,6 +184,7 @@ areas! {
     queue_kinds "queue-kinds"
     recover "recover"
     reply_to "reply-to"
+    server_only "server-only"
     tables "tables"
     topic "topic"
     tune "tune"

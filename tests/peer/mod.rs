@@ -338,3 +338,51 @@ pub fn header(
     payload.extend(method::encode_properties(properties)?);
     Ok(frame(2, channel, &payload))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(Value::Bool),
+            any::<i8>().prop_map(Value::I8),
+            any::<u16>().prop_map(Value::U16),
+            any::<i32>().prop_map(Value::I32),
+            any::<i64>().prop_map(Value::I64),
+            any::<u64>().prop_map(Value::Timestamp),
+            any::<(u8, u32)>().prop_map(|(scale, n)| Value::Decimal(scale, n)),
+            any::<Vec<u8>>().prop_map(Value::Str),
+            any::<Vec<u8>>().prop_map(Value::Bytes),
+            Just(Value::Void),
+        ];
+        leaf.prop_recursive(3, 20, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+                prop::collection::vec((any::<[u8; 3]>().prop_map(|k| k.to_vec()), inner), 0..4)
+                    .prop_map(Value::Table),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_table_survives_octets_and_text(value in value()) {
+            let table = Value::Table(vec![(b"k".to_vec(), value)]);
+            let fields = vec![("arguments".to_owned(), table.clone())];
+            let octets = method::encode("queue.bind", &fields).unwrap();
+            let (name, decoded) = method::decode(&octets).unwrap();
+            prop_assert_eq!(name, "queue.bind");
+            prop_assert_eq!(decoded.last(), Some(&fields[0]));
+            prop_assert_eq!(text::Cursor::new(&table.to_string()).table().unwrap(), table);
+        }
+    }
+
+    #[test]
+    fn bits_share_an_octet() {
+        let fields = fields("queue=q durable auto-delete").unwrap();
+        let octets = method::encode("queue.declare", &fields).unwrap();
+        assert_eq!(octets, [0, 50, 0, 10, 0, 0, 1, b'q', 0b01010, 0, 0, 0, 0]);
+    }
+}
