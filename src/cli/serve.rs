@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 /// What `leveret serve` may be told. Arguments win over `LEVERET_...` variables, those over the file.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub struct Arguments {
     /// The configuration file [default: config.toml in the working directory, if there is one]
     #[arg(long, value_name = "FILE")]

@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use text::{Fields, fields};
-use value::{Quoted, Reader, Value};
+use value::{Quoted, Reader, Sum, Value};
 
 /// How long a frame is awaited unless a test says otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(2);
@@ -100,8 +100,7 @@ impl fmt::Display for Heard {
                 write!(f, "{channel} header class={class} size={size}{properties}")
             }
             Heard::Body(channel, octets) if octets.len() > 200 => {
-                let sum = octets.iter().fold(0u32, |sum, octet| sum.wrapping_mul(31).wrapping_add(u32::from(*octet)));
-                write!(f, "{channel} body of {} octets, sum {sum:08x}", octets.len())
+                write!(f, "{channel} body {}", Sum(octets))
             }
             Heard::Body(channel, octets) => write!(f, "{channel} body {}", Quoted(octets)),
             Heard::Heartbeat(channel) => write!(f, "{channel} heartbeat"),
@@ -311,4 +310,51 @@ pub fn header(channel: u16, class: u16, weight: u16, size: u64, properties: &Fie
     payload.extend(size.to_be_bytes());
     payload.extend(method::encode_properties(properties)?);
     Ok(frame(2, channel, &payload))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(Value::Bool),
+            any::<i8>().prop_map(Value::I8),
+            any::<u16>().prop_map(Value::U16),
+            any::<i32>().prop_map(Value::I32),
+            any::<i64>().prop_map(Value::I64),
+            any::<u64>().prop_map(Value::Timestamp),
+            any::<(u8, u32)>().prop_map(|(scale, n)| Value::Decimal(scale, n)),
+            any::<Vec<u8>>().prop_map(Value::Str),
+            any::<Vec<u8>>().prop_map(Value::Bytes),
+            Just(Value::Void),
+        ];
+        leaf.prop_recursive(3, 20, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+                prop::collection::vec((any::<[u8; 3]>().prop_map(|k| k.to_vec()), inner), 0..4).prop_map(Value::Table),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_table_survives_octets_and_text(value in value()) {
+            let table = Value::Table(vec![(b"k".to_vec(), value)]);
+            let fields = vec![("arguments".to_owned(), table.clone())];
+            let octets = method::encode("queue.bind", &fields).unwrap();
+            let (name, decoded) = method::decode(&octets).unwrap();
+            prop_assert_eq!(name, "queue.bind");
+            prop_assert_eq!(decoded.last(), Some(&fields[0]));
+            prop_assert_eq!(text::Cursor::new(&table.to_string()).table().unwrap(), table);
+        }
+    }
+
+    #[test]
+    fn bits_share_an_octet() {
+        let fields = fields("queue=q durable auto-delete").unwrap();
+        let octets = method::encode("queue.declare", &fields).unwrap();
+        assert_eq!(octets, [0, 50, 0, 10, 0, 0, 1, b'q', 0b01010, 0, 0, 0, 0]);
+    }
 }

@@ -98,6 +98,11 @@ pub fn table_octets(pairs: &[(Vec<u8>, Value)]) -> Vec<u8> {
     out
 }
 
+/// How many tables and arrays are taken apart one within the other; what is deeper stays octets.
+const DEPTH: usize = 16;
+/// Strings and raw octets above this length are shown as a length and a sum.
+const SHOWN: usize = 300;
+
 /// Octets being read; every `take` says what it missed.
 pub struct Reader<'a>(pub &'a [u8]);
 
@@ -124,16 +129,23 @@ impl<'a> Reader<'a> {
     }
 
     pub fn table(&mut self) -> Result<Value, String> {
+        self.nested_table(0)
+    }
+
+    fn nested_table(&mut self, depth: usize) -> Result<Value, String> {
         let mut inner = Reader(self.longstr()?);
         let mut pairs = Vec::new();
         while !inner.0.is_empty() {
-            pairs.push((inner.shortstr()?, inner.value()?));
+            pairs.push((inner.shortstr()?, inner.value(depth + 1)?));
         }
         Ok(Value::Table(pairs))
     }
 
-    fn value(&mut self) -> Result<Value, String> {
+    fn value(&mut self, depth: usize) -> Result<Value, String> {
         let tag = self.number(1)? as u8;
+        if depth > DEPTH && matches!(tag, b'A' | b'F') {
+            return Ok(Value::Raw(tag, self.longstr()?.to_vec()));
+        }
         Ok(match tag {
             b't' => Value::Bool(self.number(1)? != 0),
             b'b' => Value::I8(self.number(1)? as i8),
@@ -150,13 +162,13 @@ impl<'a> Reader<'a> {
             b'S' => Value::Str(self.longstr()?.to_vec()),
             b'x' => Value::Bytes(self.longstr()?.to_vec()),
             b'T' => Value::Timestamp(self.number(8)?),
-            b'F' => self.table()?,
+            b'F' => self.nested_table(depth)?,
             b'V' => Value::Void,
             b'A' => {
                 let mut inner = Reader(self.longstr()?);
                 let mut items = Vec::new();
                 while !inner.0.is_empty() {
-                    items.push(inner.value()?);
+                    items.push(inner.value(depth + 1)?);
                 }
                 Value::Array(items)
             }
@@ -214,6 +226,16 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
+/// Octets that are too many to show.
+pub struct Sum<'a>(pub &'a [u8]);
+
+impl fmt::Display for Sum<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let add = |sum: u32, octet: &u8| sum.wrapping_mul(31).wrapping_add(u32::from(*octet));
+        write!(f, "of {} octets, sum {:08x}", self.0.len(), self.0.iter().fold(0, add))
+    }
+}
+
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -230,6 +252,8 @@ impl fmt::Display for Value {
             Value::F32(n) => write!(f, "float32 {n}"),
             Value::F64(n) => write!(f, "float64 {n}"),
             Value::Decimal(scale, n) => write!(f, "decimal {scale} {n}"),
+            Value::Str(s) if s.len() > SHOWN => write!(f, "string {}", Sum(s)),
+            Value::Raw(tag, s) if s.len() > SHOWN => write!(f, "raw {} {}", *tag as char, Sum(s)),
             Value::Str(s) => Quoted(s).fmt(f),
             Value::Bytes(s) => write!(f, "bytes {}", Hex(s)),
             Value::Timestamp(n) => write!(f, "time {n}"),

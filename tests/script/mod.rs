@@ -129,7 +129,9 @@ pub struct Difference {
     /// Who differs from the recording of RabbitMQ 4.3: `rabbitmq-3.10` or `leveret`.
     pub broker: String,
     pub reason: String,
-    /// What is heard instead: lines, or the name of a recording that is followed. None: anything.
+    /// The recording that is followed instead.
+    pub follows: Option<String>,
+    /// The lines that are heard instead. With neither, anything is.
     pub instead: Option<Vec<String>>,
 }
 
