@@ -263,6 +263,14 @@ impl Method<'_> {
     }
 }
 
+/// Class and method id of a method frame's payload; zeros if even they are missing.
+pub fn id_of(payload: &[u8]) -> (u16, u16) {
+    match payload {
+        [c1, c2, m1, m2, ..] => (u16::from_be_bytes([*c1, *c2]), u16::from_be_bytes([*m1, *m2])),
+        _ => (0, 0),
+    }
+}
+
 /// Parses the payload of a method frame.
 ///
 /// # Errors
