@@ -110,7 +110,7 @@ fn compare(
         let mut other = None;
         if let Some(difference) = difference {
             if heard == expected {
-                faults.push(format!("{id}: listed as different, but is not"));
+                faults.push(format!("{id}: not different, but listed: {}", difference.reason));
                 continue;
             }
             other = match (&difference.follows, &difference.instead) {
