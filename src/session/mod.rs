@@ -104,13 +104,20 @@ impl Session {
     }
 
     /// Takes octets that were read; says how many it has used. The rest is a partial frame: call again with more behind it.
+    /// If it [`Session::has_paused`], the rest may hold whole frames: call again with the same once reading is not held back.
     ///
     /// # Errors
     /// The connection is over.
     pub fn receive(&mut self, octets: &[u8], now: Tick) -> Result<usize, Hangup> {
         self.heard = now;
         let mut at = 0;
+        if let Stage::Running(running) = &mut self.stage {
+            running.paused = false;
+        }
         let outcome = loop {
+            if self.has_paused() {
+                break Ok(at);
+            }
             let rest = octets.get(at..).unwrap_or_default();
             match self.step(rest, now) {
                 Ok(0) => break Ok(at),
@@ -172,6 +179,11 @@ impl Session {
     /// Whether publishers are held back and this connection has published: it is not to be read until alarms are over.
     pub fn is_blocked(&self) -> bool {
         matches!(&self.stage, Stage::Running(running) if running.is_blocked())
+    }
+
+    /// Whether the last octets were not taken to the end because too many answers wait to be written.
+    pub fn has_paused(&self) -> bool {
+        matches!(&self.stage, Stage::Running(running) if running.paused)
     }
 
     /// Alarms are over: tells the client so.
