@@ -204,8 +204,11 @@ impl Session {
 
     /// The socket is gone, or is about to be: gives everything back that this connection has.
     pub fn end(&mut self, reason: &str) {
-        if let Stage::Running(running) = &mut self.stage {
-            running.end(reason, &mut self.touched);
+        match &mut self.stage {
+            Stage::Header { .. } => tracing::info!(peer = %self.peer, reason, "connection closed before a login"),
+            Stage::Handshake { .. } => tracing::warn!(peer = %self.peer, reason, "connection closed during its login"),
+            Stage::Running(running) => running.end(reason, &mut self.touched),
+            Stage::Closing { .. } | Stage::Ended { .. } => {}
         }
         self.stage = Stage::Ended { until: Tick::default() };
         self.node.strike(self.number);
@@ -295,7 +298,7 @@ impl Session {
             Step::Refuse(fault) => {
                 let reason = fault.to_string();
                 self.say_close(&fault);
-                tracing::warn!(peer = %self.peer, %reason, "connection refused");
+                tracing::warn!(peer = %self.peer, reason, "connection refused");
                 self.stage = Stage::Closing { until: now + limits::SILENT_CLOSE_MS, reason, stranger: true };
             }
         }
