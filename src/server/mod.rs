@@ -18,6 +18,33 @@ use tokio::task::JoinHandle;
 ///
 /// It runs on the tokio runtime that it was started on. When it is dropped without [`Broker::shutdown`], its sockets are
 /// closed without a word to the clients.
+///
+/// ```
+/// use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions};
+/// use lapin::types::FieldTable;
+/// use lapin::{BasicProperties, Connection, ConnectionProperties};
+/// use leveret::{Broker, Config};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let config = Config { bind: vec!["127.0.0.1:0".parse()?], ..Config::default() };
+/// let broker = Broker::start(config).await?;
+/// let url = format!("amqp://guest:guest@{}/%2f", broker.address());
+///
+/// let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
+/// let channel = connection.create_channel().await?;
+/// channel.queue_declare("hares".into(), QueueDeclareOptions::default(), FieldTable::default()).await?;
+/// let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+/// channel.basic_publish("".into(), "hares".into(), options, b"Hazel", properties).await?;
+/// let message = channel.basic_get("hares".into(), BasicGetOptions { no_ack: true }).await?;
+/// assert_eq!(message.ok_or("the queue is empty")?.data, b"Hazel");
+///
+/// connection.close(200, "done".into()).await?;
+/// broker.shutdown().await;
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Broker {
     addresses: Vec<SocketAddr>,

@@ -121,7 +121,8 @@ pub fn write_recording(path: &Path, results: &[(String, Vec<String>)]) -> std::i
 }
 
 /// A difference that is meant, of `differences.toml`.
-#[derive(Clone)]
+#[derive(Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Difference {
     /// Case ids; a `*` at the end stands for any rest.
     pub cases: Vec<String>,
@@ -134,31 +135,20 @@ pub struct Difference {
     pub instead: Option<Vec<String>>,
 }
 
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Differences {
+    difference: Vec<Difference>,
+}
+
 /// Reads `differences.toml`.
 pub fn differences(path: &Path) -> Result<Vec<Difference>, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{path:?}: {error}"))?;
-    let file: toml::Table = text.parse().map_err(|error| format!("{path:?}: {error}"))?;
-    let list = file.get("difference").and_then(toml::Value::as_array);
-    let list = list.ok_or_else(|| format!("{path:?}: no [[difference]]"))?;
-    list.iter().map(|entry| difference(entry).ok_or_else(|| format!("{path:?}: wrong entry: {entry}"))).collect()
-}
-
-/// None: a key is missing, unknown, empty or of another type.
-fn difference(entry: &toml::Value) -> Option<Difference> {
-    let known = ["cases", "broker", "reason", "follows", "instead"];
-    let table = entry.as_table()?;
-    if !table.keys().all(|key| known.contains(&key.as_str())) {
-        return None;
+    let list: Differences = toml::from_str(&text).map_err(|error| format!("{path:?}: {error}"))?;
+    match list.difference.iter().find(|difference| difference.reason.is_empty()) {
+        Some(difference) => Err(format!("no reason for {:?}", difference.cases)),
+        None => Ok(list.difference),
     }
-    let string = |value: &toml::Value| value.as_str().map(str::to_owned);
-    let strings = |value: &toml::Value| value.as_array()?.iter().map(string).collect::<Option<Vec<String>>>();
-    Some(Difference {
-        cases: strings(table.get("cases")?)?,
-        broker: string(table.get("broker")?)?,
-        reason: string(table.get("reason")?).filter(|reason| !reason.is_empty())?,
-        follows: table.get("follows").map(|value| string(value).ok_or(())).transpose().ok()?,
-        instead: table.get("instead").map(|value| strings(value).ok_or(())).transpose().ok()?,
-    })
 }
 
 impl Difference {
