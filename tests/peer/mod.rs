@@ -1,9 +1,6 @@
 //! A small AMQP 0-9-1 peer for tests: a blocking socket, readable frames, and the freedom to send anything.
 //! It shares nothing with the broker's own codec, so that a mistake there cannot hide here.
 
-// Each test program uses a part of the peer.
-#![allow(dead_code)]
-
 pub mod method;
 pub mod text;
 pub mod value;
