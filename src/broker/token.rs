@@ -1,8 +1,12 @@
 //! Names that nobody can guess: server-named queues, consumer tags, reply channels. Knows nothing of their use.
 
+use crate::broker::replies::REPLY_PREFIX;
 use crate::wire::name::Name;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// The part of a reply name that in RabbitMQ says where the channel is.
+const REPLY_NODE: &[u8] = b"bGV2ZXJldA";
 
 /// `prefix` and 22 characters that stand for 128 random bits.
 pub fn generated(prefix: &'static str) -> Name {
@@ -15,6 +19,20 @@ pub fn generated(prefix: &'static str) -> Name {
     name.extend_from_slice(prefix.as_bytes());
     name.extend_from_slice(URL_SAFE_NO_PAD.encode(bits).as_bytes());
     Name::new(&name).unwrap_or_default()
+}
+
+/// A name for a channel that waits for replies, in RabbitMQ's shape: two parts in Base64, of which only the second is
+/// random. Whoever sees it takes it as it is.
+pub fn reply_name() -> Name {
+    let random = generated("");
+    let name = [REPLY_PREFIX, REPLY_NODE, b".", random.as_octets(), b"=="].concat();
+    Name::new(&name).unwrap_or_default()
+}
+
+/// Whether a name has the shape of those that [`reply_name`] makes.
+pub fn is_reply_name(name: &[u8]) -> bool {
+    let random = name.strip_prefix(REPLY_PREFIX).and_then(|rest| rest.strip_prefix(REPLY_NODE));
+    random.and_then(|rest| rest.strip_prefix(b".")).is_some_and(|rest| rest.len() == 24 && rest.ends_with(b"=="))
 }
 
 fn fallback() -> [u8; 16] {
@@ -40,5 +58,7 @@ mod tests {
         assert_ne!(one, other);
         assert_eq!(one.as_octets().len(), "amq.gen-".len() + 22);
         assert_ne!(fallback(), fallback());
+        assert!(is_reply_name(reply_name().as_octets()));
+        assert!(!is_reply_name(b"amq.rabbitmq.reply-to.nonsense"));
     }
 }

@@ -111,7 +111,7 @@ impl Running {
         if channel.reply.is_some() {
             return Err(Fault::new(Code::PreconditionFailed, "reply consumer already set"));
         }
-        let name = token::generated("amq.rabbitmq.reply-to.");
+        let name = token::reply_name();
         channel.reply = Some(ReplyConsumer { tag: tag.clone(), name: name.clone() });
         if !consume.no_wait {
             self.say(number, &Reply::ConsumeOk { tag: tag.as_octets() }, touched);

@@ -1,7 +1,7 @@
 //! From methods to what they do: exchange, queue, basic, confirm and tx (AMQP 0-9-1, 1.2 to 1.9). The doing stands
 //! elsewhere; here are answers, no-wait, and the queue that was declared last.
 
-use crate::broker::exchanges::{Bind, ExchangeDeclare, strip_cr_lf};
+use crate::broker::exchanges::{Bind, ExchangeDeclare};
 use crate::broker::queues::QueueDeclare;
 use crate::outbox::Touched;
 use crate::session::basic::Consume;
@@ -113,7 +113,7 @@ impl Running {
                 self.say(number, &Reply::QueueUnbindOk, touched);
             }
             Method::QueuePurge { queue, no_wait } => {
-                let name = Name::new(&strip_cr_lf(self.queue_name(number, queue)?.as_octets())).unwrap_or_default();
+                let name = self.queue_name(number, queue)?;
                 let purged = self.vhost.usable_queue(name.as_octets(), self.number)?.purge();
                 let message_count = u32::try_from(purged).unwrap_or(u32::MAX);
                 self.answer(number, no_wait, &Reply::QueuePurgeOk { message_count }, touched);

@@ -134,7 +134,10 @@ impl Handshake {
         }
         let method = match method::parse(frame.payload) {
             Ok(method) => method,
-            Err(fault) => return self.refuse(fault, is_opening),
+            Err(fault) => {
+                let (class, id) = method::id_of(frame.payload);
+                return self.refuse(fault.at(class, id), is_opening);
+            }
         };
         match (std::mem::replace(&mut self.stage, Stage::Over), method) {
             (Stage::AwaitStartOk, Method::StartOk { client_properties, mechanism, response, .. }) => {

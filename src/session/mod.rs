@@ -45,6 +45,9 @@ pub struct Hangup {
     pub linger_ms: u64,
 }
 
+/// The reason of a connection whose socket the peer closed without the protocol's farewell.
+pub const CLOSED_BY_PEER: &str = "the client closed the socket";
+
 /// One connection.
 #[derive(Debug)]
 pub struct Session {
@@ -205,6 +208,8 @@ impl Session {
     /// The socket is gone, or is about to be: gives everything back that this connection has.
     pub fn end(&mut self, reason: &str) {
         match &mut self.stage {
+            // Somebody looked whether the port is open.
+            Stage::Header { .. } if reason == CLOSED_BY_PEER => tracing::debug!(peer = %self.peer, "port probed"),
             Stage::Header { .. } => tracing::info!(peer = %self.peer, reason, "connection closed before a login"),
             Stage::Handshake { .. } => tracing::warn!(peer = %self.peer, reason, "connection closed during its login"),
             Stage::Running(running) => running.end(reason, &mut self.touched),

@@ -3,6 +3,8 @@
 
 use crate::broker::headers::MessageHeaders;
 use crate::broker::replies::{REPLY_PREFIX, REPLY_TO};
+use crate::broker::resource::Text;
+use crate::broker::token;
 use crate::broker::vhost::Route;
 use crate::limits;
 use crate::message::{Message, Publication};
@@ -158,6 +160,8 @@ impl Running {
         let properties = rewritten.as_deref().unwrap_or(publication.properties);
         let publication = Publication { properties, ..publication };
         let replied = publish.exchange.is_empty() && self.deliver_replies(&keys, publication, touched);
+        // A name that was given out once counts as routed, even if nobody waits any more (RabbitMQ since 4.2).
+        let replied = replied || publish.exchange.is_empty() && token::is_reply_name(publish.routing_key);
         if replied && queues.is_empty() {
             self.confirm(number);
             return Ok(());
@@ -266,37 +270,37 @@ fn internal(exchange: impl std::fmt::Display) -> Fault {
 
 /// Sender-selected distribution: further routing keys in a header (RabbitMQ's `CC` and `BCC`).
 fn add_keys<'a>(headers: Table<'a>, name: &str, keys: &mut Vec<&'a [u8]>) -> Result<(), Fault> {
-    let refuse = |what: &str, kind: &str| {
-        let text = format!("invalid message: {{{what},<<\"{name}\">>,{kind}}}");
-        Err(Fault::new(Code::PreconditionFailed, text))
-    };
     match headers.get(name.as_bytes()) {
         None => Ok(()),
         Some(Value::Array(array)) => {
-            for value in array.iter() {
-                match value {
-                    Value::LongStr(key) => keys.push(key),
-                    other => return refuse("unacceptable_type_in_header", other.type_name()),
-                }
-            }
+            // Elements of other types are passed over, as in RabbitMQ.
+            keys.extend(array.iter().filter_map(|value| value.as_long_str()));
             Ok(())
         }
-        Some(other) => refuse("unacceptable_type_in_header", other.type_name()),
+        Some(other) => {
+            let kind = other.type_name();
+            let text = format!("invalid message: {{unacceptable_type_in_header,\"{name}\",{kind}}}");
+            Err(Fault::new(Code::PreconditionFailed, text))
+        }
     }
 }
 
 /// A message's time to live: a whole number of milliseconds, as text.
 fn check_expiration(expiration: &[u8]) -> Result<(), Fault> {
     let refuse = |why: &str| {
-        let expiration = String::from_utf8_lossy(expiration);
+        let expiration = Text(expiration);
         Err(Fault::new(Code::PreconditionFailed, format_args!("invalid expiration '{expiration}': {why}")))
     };
-    let digits = expiration.iter().take_while(|octet| octet.is_ascii_digit()).count();
-    match std::str::from_utf8(expiration).ok().and_then(|text| text.parse::<i64>().ok()) {
-        Some(ms) if ms < 0 => refuse(&format!("{{value_negative,{ms}}}")),
-        Some(ms) if ms > limits::EXPIRY_MAX_MS => refuse(&format!("{{value_too_large,{ms}}}")),
-        Some(_) => Ok(()),
-        None if digits > 0 && digits < expiration.len() => refuse("leftover_string"),
-        None => refuse("no_integer"),
+    let sign = usize::from(matches!(expiration.first(), Some(b'+' | b'-')));
+    let digits = expiration.iter().skip(sign).take_while(|octet| octet.is_ascii_digit()).count();
+    let (number, rest) = expiration.split_at(sign + digits);
+    let number = std::str::from_utf8(number).unwrap_or_default();
+    match number.parse::<i64>() {
+        _ if digits == 0 => refuse("no_integer"),
+        _ if !rest.is_empty() => refuse(&format!("{{leftover_string,\"{}\"}}", Text(rest))),
+        Ok(ms) if ms < 0 => refuse(&format!("{{value_negative,{ms}}}")),
+        Ok(ms) if ms <= limits::EXPIRY_MAX_MS => Ok(()),
+        // More digits than fit are too large as well.
+        _ => refuse(&format!("{{value_too_large,{number}}}")),
     }
 }
