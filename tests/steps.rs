@@ -6,6 +6,7 @@
 //! prints what was heard. `LEVERET_STEPS_AGAINST=rabbitmq-3.10` compares with that
 //! recording and allows no difference.
 
+#[expect(dead_code, reason = "one peer for all tests, of which each needs a part")]
 mod peer;
 mod script;
 

@@ -12,28 +12,6 @@ use crate::wire::fault::{Code, Fault};
 use crate::wire::name::Name;
 use crate::wire::table::{OwnedTable, Table, Value};
 
-/// The exchanges that every virtual host has, beside the default one.
-const PREDECLARED: [(&str, Kind, bool); 6] = [
-    ("amq.direct", Kind::Direct, false),
-    ("amq.fanout", Kind::Fanout, false),
-    ("amq.topic", Kind::Topic, false),
-    ("amq.headers", Kind::Headers, false),
-    ("amq.match", Kind::Headers, false),
-    ("amq.rabbitmq.trace", Kind::Topic, true),
-];
-
-/// The names of a new virtual host.
-pub fn predeclared() -> Topology {
-    let mut names = Topology::default();
-    for (name, kind, internal) in PREDECLARED {
-        let arguments = OwnedTable::default();
-        let declared =
-            DeclaredExchange { kind, durable: true, auto_delete: false, internal, arguments, alternate: None };
-        names.add_exchange(Name::from_static(name), declared);
-    }
-    names
-}
-
 /// What exchange.declare asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct ExchangeDeclare<'a> {

@@ -5,7 +5,7 @@
 
 use crate::broker::replies::Replies;
 use crate::broker::resource::Resource;
-use crate::broker::topology::{Routed, Topology};
+use crate::broker::topology::{self, Routed, Topology};
 use crate::counters::Counters;
 use crate::queue::Queue;
 use crate::routing::headers::Headers;
@@ -42,7 +42,7 @@ pub enum Route {
 impl Vhost {
     /// A virtual host with the exchanges that are always there.
     pub fn new(name: Name, counters: Arc<Counters>) -> Self {
-        let topology = RwLock::new(crate::broker::exchanges::predeclared());
+        let topology = RwLock::new(topology::predeclared());
         Self { name, topology, version: AtomicU64::new(0), replies: Replies::default(), counters }
     }
 

@@ -60,7 +60,7 @@ pub struct Consumers {
 
 impl Consumers {
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.count
     }
 

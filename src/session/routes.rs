@@ -42,7 +42,7 @@ impl Routes {
             self.clear();
             self.version = version;
         }
-        if !self.entries.get(self.last).is_some_and(|(last, _)| **last == *route) {
+        if self.entries.get(self.last).is_none_or(|(last, _)| **last != *route) {
             let hash = self.hasher.hash_one(route);
             let entries = &self.entries;
             let found = self.index.find(hash, |at| entries.get(*at).is_some_and(|(other, _)| **other == *route));
