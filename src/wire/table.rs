@@ -4,6 +4,7 @@
 //! fixed depth; whatever walks them later may rely on that depth.
 
 use std::fmt::{self, Display};
+use std::hash::{Hash, Hasher};
 
 use nom::combinator::map;
 use nom::number::complete::{be_f32, be_f64, be_i8, be_i16, be_i32, be_i64, be_u8, be_u16, be_u32, be_u64};
@@ -123,6 +124,23 @@ impl PartialEq for Value<'_> {
 }
 
 impl Eq for Value<'_> {}
+
+/// Nested tables and arrays count by their type alone: their octets may differ where their entries do not.
+impl Hash for Value<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.type_name().hash(state);
+        match self {
+            Value::LongStr(octets) | Value::Bytes(octets) => octets.hash(state),
+            Value::Bool(truth) => truth.hash(state),
+            Value::F32(number) => number.to_bits().hash(state),
+            Value::F64(number) => number.to_bits().hash(state),
+            Value::Decimal { scale, value } => (scale, value).hash(state),
+            Value::Timestamp(seconds) => seconds.hash(state),
+            Value::Array(_) | Value::Table(_) | Value::Void => {}
+            integer => integer.as_integer().hash(state),
+        }
+    }
+}
 
 /// The value as RabbitMQ shows it in `inequivalent arg` texts: strings bare, everything else as an Erlang term.
 impl Display for Value<'_> {
@@ -335,6 +353,12 @@ impl PartialEq for OwnedTable {
 }
 
 impl Eq for OwnedTable {}
+
+impl Hash for OwnedTable {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.by_key().hash(state);
+    }
+}
 
 fn items<'a, T>(octets: &'a [u8], item: fn(&'a [u8]) -> Parsed<'a, T>) -> impl Iterator<Item = T> + use<'a, T> {
     let mut rest = octets;
