@@ -2,7 +2,7 @@
 
 /// How deep tables and arrays may nest, in levels; the outermost table is level 1. Deeper ones are refused before
 /// anything walks them.
-pub const TABLE_DEPTH_MAX: usize = 1024;
+pub const TABLE_DEPTH_MAX: usize = 256;
 
 /// The longest short string, in octets (AMQP 0-9-1 section 4.2.5.3).
 pub const SHORT_STRING_MAX: usize = 255;

@@ -5,7 +5,7 @@ use crate::clock::{Clock, Tick};
 use crate::limits;
 use crate::outbox::Outbox;
 use crate::server::writer;
-use crate::session::{Hangup, Session};
+use crate::session::{CLOSED_BY_PEER, Hangup, Session};
 use bytes::{Buf, BytesMut};
 use std::io;
 use std::net::SocketAddr;
@@ -100,7 +100,7 @@ impl Connection {
 
     fn errand(&mut self) -> Result<(), Hangup> {
         if self.outbox.lock().is_dead() {
-            return Err(Hangup { reason: "the client closed the socket".to_owned(), linger_ms: 0 });
+            return Err(Hangup { reason: CLOSED_BY_PEER.to_owned(), linger_ms: 0 });
         }
         self.session.ring(self.clock.now())
     }
@@ -111,7 +111,7 @@ impl Connection {
             self.buffer.reserve(limits::READ_CHUNK);
             let room = self.buffer.capacity() - self.buffer.len();
             let read = match self.socket.try_read_buf(&mut self.buffer) {
-                Ok(0) => return Err(Hangup { reason: "the client closed the socket".to_owned(), linger_ms: 0 }),
+                Ok(0) => return Err(Hangup { reason: CLOSED_BY_PEER.to_owned(), linger_ms: 0 }),
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(gone(&error)),

@@ -45,6 +45,9 @@ pub struct Hangup {
     pub linger_ms: u64,
 }
 
+/// The reason of a connection whose socket the peer closed without the protocol's farewell.
+pub const CLOSED_BY_PEER: &str = "the client closed the socket";
+
 /// One connection.
 #[derive(Debug)]
 pub struct Session {
@@ -192,8 +195,14 @@ impl Session {
 
     /// The socket is gone, or is about to be: gives everything back that this connection has.
     pub fn end(&mut self, reason: &str) {
-        if let Stage::Running(running) = &mut self.stage {
-            running.end(reason, &mut self.touched);
+        match &mut self.stage {
+            Stage::Running(running) => running.end(reason, &mut self.touched),
+            // Somebody looked whether the port is open.
+            Stage::Header { .. } if reason == CLOSED_BY_PEER => tracing::debug!(peer = %self.peer, "port probed"),
+            Stage::Header { .. } | Stage::Handshake { .. } => {
+                tracing::warn!(peer = %self.peer, reason, "connection closed before it was open");
+            }
+            Stage::Closing { .. } | Stage::Ended { .. } => {}
         }
         self.stage = Stage::Ended { until: Tick::default() };
         self.node.strike(self.number);

@@ -521,16 +521,17 @@ mod tests {
     fn depth_is_limited_on_a_small_stack() {
         let check = || {
             for kind in [b'F', b'A'] {
-                assert!(Table::check(&nested(64, kind)).is_ok());
-                assert_eq!(Table::check(&nested(65, kind)).map(|_| ()), Err(TableError::TooDeep));
+                assert!(Table::check(&nested(TABLE_DEPTH_MAX, kind)).is_ok());
+                assert_eq!(Table::check(&nested(TABLE_DEPTH_MAX + 1, kind)).map(|_| ()), Err(TableError::TooDeep));
                 assert_eq!(Table::check(&nested(100_000, kind)).map(|_| ()), Err(TableError::TooDeep));
-                let deepest = nested(64, kind);
+                let deepest = nested(TABLE_DEPTH_MAX, kind);
                 let table = Table::check(&deepest).unwrap();
                 assert!(!format!("{table:?} {}", Value::Table(table)).is_empty());
                 assert_eq!(OwnedTable::from(table), OwnedTable::from(table));
             }
         };
-        std::thread::Builder::new().stack_size(256 * 1024).spawn(check).unwrap().join().unwrap();
+        // Half of what a worker of the runtime has.
+        std::thread::Builder::new().stack_size(1024 * 1024).spawn(check).unwrap().join().unwrap();
     }
 
     #[test]
