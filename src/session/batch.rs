@@ -9,6 +9,7 @@ use crate::session::runs::Runs;
 use crate::session::settle::unknown_tag;
 use crate::wire::fault::Fault;
 use crate::wire::method_id::BASIC_ACK;
+use std::sync::Arc;
 
 /// Gathered work.
 #[derive(Debug, Default)]
@@ -21,7 +22,7 @@ pub(super) struct Batch {
     confirming: Vec<u16>,
     settled: Vec<(u16, u64, Unsettled)>,
     taken: Vec<(u64, Unsettled)>,
-    pub(super) seqs: Vec<u64>,
+    seqs: Vec<u64>,
 }
 
 impl Batch {
@@ -73,27 +74,37 @@ impl Running {
         }
         drop(inner);
         let mut settled = std::mem::take(&mut self.batch.settled);
-        self.conclude(Verdict::Settle, &settled, touched);
+        self.conclude(Verdict::Settle, &mut settled, touched);
         settled.clear();
         self.batch.settled = settled;
         self.resume_slots(&limited, touched);
         unknown
     }
 
-    /// Tells the queues what became of deliveries, one run of the same slot at a time.
-    pub(super) fn conclude(&mut self, verdict: Verdict, settled: &[(u16, u64, Unsettled)], touched: &mut Touched) {
-        let mut seqs = std::mem::take(&mut self.batch.seqs);
-        for run in settled.chunk_by(|(one, _, a), (other, _, b)| one == other && a.slot == b.slot) {
+    /// Tells the queues what became of deliveries, one run of the same slot at a time; what goes back, one run of the same
+    /// queue at a time: else somebody could be handed a later message before an earlier one is back.
+    pub(super) fn conclude(&mut self, verdict: Verdict, settled: &mut [(u16, u64, Unsettled)], touched: &mut Touched) {
+        let channels = &self.channels;
+        let slot = |number: u16, slot: u32| channels.get(usize::from(number))?.as_deref()?.slot(slot);
+        let place = |(number, _, delivery): &(u16, u64, Unsettled)| match verdict {
+            Verdict::Requeue => {
+                let queue = slot(*number, delivery.slot).map(|slot| Arc::as_ptr(&slot.queue));
+                (*number, queue.map_or(0, |queue| queue.addr()))
+            }
+            Verdict::Settle | Verdict::Discard => (*number, delivery.slot as usize),
+        };
+        settled.sort_by_key(|delivery| (place(delivery), delivery.1));
+        let seqs = &mut self.batch.seqs;
+        for run in settled.chunk_by(|one, other| place(one) == place(other)) {
             let Some((number, _, first)) = run.first() else { continue };
-            let Some(slot) = self.channel(*number).and_then(|channel| channel.slot(first.slot)) else { continue };
+            let Some(slot) = slot(*number, first.slot) else { continue };
             seqs.clear();
             seqs.extend(run.iter().map(|(_, _, delivery)| delivery.seq));
             match verdict {
-                Verdict::Settle | Verdict::Discard => slot.queue.settle(&seqs, touched),
-                Verdict::Requeue => slot.queue.requeue(&seqs, touched),
+                Verdict::Settle | Verdict::Discard => slot.queue.settle(seqs, touched),
+                Verdict::Requeue => slot.queue.requeue(seqs, touched),
             }
         }
-        self.batch.seqs = seqs;
     }
 
     /// Lets consumers go on that a limit of their channel had stopped.

@@ -43,6 +43,14 @@ pub enum Mode {
     Transaction(Transaction),
 }
 
+impl Mode {
+    /// Whether a settlement that waits for tx.commit, or for being taken back, is one of `slot`.
+    fn refers_to(&self, slot: u32) -> bool {
+        let Self::Transaction(Transaction { settlements, .. }) = self else { return false };
+        settlements.iter().flat_map(|(_, settled)| settled).any(|(_, delivery)| delivery.slot == slot)
+    }
+}
+
 /// Publications of a channel in confirm mode, numbered from 1.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Confirms {
@@ -82,6 +90,13 @@ pub struct Pending {
     pub queues: Vec<Arc<Queue>>,
     /// It is returned if it goes nowhere.
     pub mandatory: bool,
+}
+
+impl Pending {
+    /// Octets of memory charged until tx.commit: the shares of all the queues it goes to.
+    pub fn charge(&self) -> u64 {
+        self.message.charge() * self.queues.len().max(1) as u64
+    }
 }
 
 /// What a client says of a delivery.
@@ -162,7 +177,7 @@ impl Channel {
         let slot = Slot { queue: Arc::clone(queue), consumer: None, tag };
         let free = self.slots.iter().enumerate().position(|(at, slot)| {
             let idle = slot.as_ref().is_none_or(|slot| slot.consumer.is_none());
-            idle && ledger.outstanding(at as u32) == 0
+            idle && ledger.outstanding(at as u32) == 0 && !self.mode.refers_to(at as u32)
         });
         let at = free.unwrap_or_else(|| {
             self.slots.push(None);

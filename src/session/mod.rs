@@ -372,3 +372,6 @@ impl Session {
         self.touched.add(&self.outbox, &mut inner);
     }
 }
+
+#[cfg(test)]
+mod tests;

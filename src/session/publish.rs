@@ -191,7 +191,7 @@ impl Running {
         if let Some(Channel { mode: Mode::Transaction(transaction), .. }) = self.channel(number) {
             let message = publication.keep(queues.len());
             let pending = Pending { message, queues, mandatory: publish.mandatory };
-            let charge = pending.message.charge();
+            let charge = pending.charge();
             transaction.publications.push(pending);
             self.node.counters().book_memory(0, charge);
             return;

@@ -278,6 +278,10 @@ impl Running {
         if fault.reach == Reach::Connection {
             return Err(fault);
         }
+        if self.channel(number).is_none_or(|channel| channel.stage != Stage::Running) {
+            // An acknowledgement that was gathered before has closed it meanwhile.
+            return Ok(());
+        }
         tracing::warn!(peer = %self.peer, channel = number, reason = fault.text.as_str(), "channel closed");
         self.close_channel(number, touched);
         if let Some(channel) = self.channel(number) {
@@ -336,13 +340,17 @@ impl Running {
         if let Err(fault) = self.end_batch(touched) {
             tracing::debug!(%fault, "fault on a connection that ends");
         }
-        let numbers: Vec<u16> = (0..=u16::MAX).take(self.channels.len()).collect();
+        let numbers: Vec<u16> = (0..=u16::MAX).zip(&self.channels).filter_map(|(n, c)| c.as_ref().map(|_| n)).collect();
         for number in numbers {
             self.close_channel(number, touched);
         }
         self.channels.clear();
         if !self.owned.is_empty() {
             self.vhost.end_owned(self.number, std::mem::take(&mut self.owned));
+        }
+        if self.node.alarms().is_raised() {
+            // What went with this connection may have been all there was, and those who are held back do not look.
+            self.node.alarms().look();
         }
         tracing::info!(
             peer = %self.peer, user = self.user.name, vhost = %self.vhost.name(),
