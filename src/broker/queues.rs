@@ -65,6 +65,9 @@ impl Vhost {
             arguments: OwnedTable::from(declare.arguments),
         };
         names.add_queue(Arc::new(Queue::new(declared, Arc::clone(self.counters()))));
+        // The log may be slow: nobody has to wait for it.
+        drop(names);
+        warn_of_what_has_no_effect(&name, kind, declare.arguments);
         Ok(DeclareOk { name, counts: Counts::default(), is_new: true })
     }
 
@@ -102,7 +105,9 @@ impl Vhost {
             return refuse("in use");
         }
         let name = queue.name().clone();
-        Ok(names.remove_queue(&name).map_or(0, |queue| queue.end()))
+        let removed = names.remove_queue(&name);
+        drop(names);
+        Ok(removed.map_or(0, |queue| queue.end()))
     }
 
     /// Every declaration of a direct reply-to name is a question whether somebody waits there.
@@ -150,13 +155,7 @@ impl Vhost {
             QueueType::Quorum | QueueType::Stream if declare.exclusive => return refuse("exclusive-owner"),
             QueueType::Quorum | QueueType::Stream if !declare.durable => return refuse("non-durable"),
             QueueType::Quorum | QueueType::Stream if declare.auto_delete => return refuse("auto-delete"),
-            QueueType::Quorum | QueueType::Stream => {
-                tracing::warn!(queue = %name, kind = kind.name(), "queue type has no effect yet: it is a classic queue");
-            }
-        }
-        for argument in arguments::without_effect(declare.arguments) {
-            let argument = String::from_utf8_lossy(argument);
-            tracing::warn!(queue = %name, %argument, "queue argument is stored, it has no effect yet");
+            QueueType::Quorum | QueueType::Stream => {}
         }
         Ok(kind)
     }
@@ -176,5 +175,14 @@ impl Vhost {
         flag("durable", received.durable && !received.exclusive, current.durable)?;
         flag("auto_delete", received.auto_delete, current.auto_delete)?;
         arguments::check_equivalent(&words, current.kind, current.arguments.as_table(), received.arguments)
+    }
+}
+
+fn warn_of_what_has_no_effect(queue: &Name, kind: QueueType, arguments: Table<'_>) {
+    if kind != QueueType::Classic {
+        tracing::warn!(%queue, kind = kind.name(), "queue type has no effect yet: it is a classic queue");
+    }
+    for argument in arguments::without_effect(arguments) {
+        tracing::warn!(%queue, argument, "queue argument is stored, it has no effect yet");
     }
 }

@@ -6,6 +6,7 @@
 use crate::limits;
 use crate::wire::fault::{Code, Fault};
 use crate::wire::table::{Table, Value};
+use std::collections::BTreeSet;
 use std::fmt::Display;
 
 /// `x-queue-type`.
@@ -185,14 +186,10 @@ fn check_stream_sizes(arguments: Table<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The arguments that are stored but change nothing yet.
-pub fn without_effect<'a>(arguments: Table<'a>) -> impl Iterator<Item = &'a [u8]> {
-    arguments.iter().map(|(key, _)| key).filter(|key| {
-        let known = |names: &[&str]| names.iter().any(|name| name.as_bytes() == *key);
-        known(&CLASSIC) && !known(&WITH_EFFECT)
-            || known(&QUORUM) && !known(&WITH_EFFECT)
-            || known(&STREAM) && !known(&WITH_EFFECT)
-    })
+/// The known arguments among these that are stored but change nothing yet, each once.
+pub fn without_effect(arguments: Table<'_>) -> BTreeSet<&'static str> {
+    let known = ALL_TYPES.iter().flat_map(|kind| kind.arguments()).copied();
+    known.filter(|name| !WITH_EFFECT.contains(name) && arguments.get(name.as_bytes()).is_some()).collect()
 }
 
 /// Checks the arguments of a consumer; its priority.

@@ -441,6 +441,8 @@ fn value(octets: &[u8]) -> Parsed<'_, Value<'_>> {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher;
+
     use amq_protocol::types::parsing::parse_field_table;
     use proptest::prelude::*;
 
@@ -556,8 +558,17 @@ mod tests {
     #[test]
     fn owned_tables_are_equal_in_any_order() {
         let owned = |octets: &[u8]| OwnedTable::from(Table::check(octets).unwrap());
-        assert_eq!(owned(b"\x01at\x01\x01bV"), owned(b"\x01bV\x01at\x02"));
-        assert_eq!(owned(b"\x01aL\0\0\0\0\0\0\0\x05"), owned(b"\x01al\0\0\0\0\0\0\0\x05"));
+        let hash = |table: &OwnedTable| foldhash::fast::FixedState::with_seed(7).hash_one(table);
+        for (one, other) in [
+            (&b"\x01at\x01\x01bV"[..], &b"\x01bV\x01at\x02"[..]),
+            (b"\x01aL\0\0\0\0\0\0\0\x05", b"\x01al\0\0\0\0\0\0\0\x05"),
+            (b"\x01aF\0\0\0\x04\x01xt\x01", b"\x01aF\0\0\0\x04\x01xt\x02"),
+        ] {
+            let (one, other) = (owned(one), owned(other));
+            assert_eq!(one, other);
+            assert_eq!(hash(&one), hash(&other));
+        }
+        assert_ne!(hash(&owned(b"\x01aS\0\0\0\x01x")), hash(&owned(b"\x01aS\0\0\0\x01y")));
         assert_ne!(owned(b"\x01ab\x05"), owned(b"\x01aB\x05"));
         assert_ne!(owned(b"\x01aV"), owned(b"\x01aV\x01bV"));
         assert!(OwnedTable::default().as_table().is_empty());
