@@ -43,7 +43,7 @@ pub enum Route {
 impl Vhost {
     /// A virtual host with the exchanges that are always there.
     pub fn new(name: Name, counters: Arc<Counters>) -> Self {
-        let topology = RwLock::new(crate::broker::exchanges::predeclared());
+        let topology = RwLock::new(Topology::predeclared());
         Self { name, topology, version: AtomicU64::new(0), replies: Replies::default(), counters }
     }
 

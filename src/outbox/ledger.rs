@@ -2,6 +2,7 @@
 //! queue. The channel knows which queue a slot stands for.
 
 use crate::window::Window;
+use crate::wire::fault::{Code, Fault};
 
 /// One delivery that waits for its acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,12 @@ pub struct Unsettled {
 /// A tag that names no outstanding delivery (406 `unknown delivery tag`).
 #[derive(Debug, PartialEq, Eq)]
 pub struct UnknownTag(pub u64);
+
+impl From<UnknownTag> for Fault {
+    fn from(UnknownTag(tag): UnknownTag) -> Fault {
+        Fault::new(Code::PreconditionFailed, format_args!("unknown delivery tag {tag}"))
+    }
+}
 
 /// What is known of one slot.
 #[derive(Clone, Copy, Debug, Default)]

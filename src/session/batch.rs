@@ -1,38 +1,13 @@
-//! What one read batch has gathered: messages for queues, acknowledgements, confirms that are due. It decides nothing; it
-//! takes each lock once a run.
+//! The end of a read batch: acknowledgements, messages and confirms that were gathered are handed over. It decides nothing;
+//! it takes each lock once a run.
 
 use crate::outbox::Touched;
 use crate::outbox::ledger::{UnknownTag, Unsettled};
 use crate::session::channel::{Channel, Mode, Stage, Verdict};
 use crate::session::running::Running;
-use crate::session::runs::Runs;
-use crate::session::settle::unknown_tag;
 use crate::wire::fault::Fault;
 use crate::wire::method_id::BASIC_ACK;
 use std::sync::Arc;
-
-/// Gathered work.
-#[derive(Debug, Default)]
-pub(super) struct Batch {
-    /// Messages on their way.
-    pub(super) runs: Runs,
-    /// Acknowledgements: channel, tag, multiple.
-    pub(super) acks: Vec<(u16, u64, bool)>,
-    /// Channels with confirms due.
-    confirming: Vec<u16>,
-    settled: Vec<(u16, u64, Unsettled)>,
-    taken: Vec<(u64, Unsettled)>,
-    seqs: Vec<u64>,
-}
-
-impl Batch {
-    /// A confirm will be due on this channel.
-    pub(super) fn confirm(&mut self, number: u16) {
-        if self.confirming.last() != Some(&number) && !self.confirming.contains(&number) {
-            self.confirming.push(number);
-        }
-    }
-}
 
 impl Running {
     /// Does what was gathered: acknowledgements, messages into their queues, confirms.
@@ -46,7 +21,7 @@ impl Running {
         self.look_at_alarms(touched);
         for (number, tag) in unknown {
             if self.channel(number).is_some_and(|channel| channel.stage == Stage::Running) {
-                self.contain(number, BASIC_ACK, Err(unknown_tag(tag)), touched)?;
+                self.contain(number, BASIC_ACK, Err(UnknownTag(tag).into()), touched)?;
             }
         }
         Ok(())

@@ -5,7 +5,7 @@ use crate::broker::access::{Refusal, User};
 use crate::broker::node::Node;
 use crate::broker::vhost::Vhost;
 use crate::limits;
-use crate::session::Hangup;
+use crate::session::hangup::Hangup;
 use crate::wire::fault::{Code, Fault};
 use crate::wire::frame::{self, Frame, Kind, Scan};
 use crate::wire::method::{self, Method};

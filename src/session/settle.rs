@@ -2,16 +2,11 @@
 //! 1.9). It knows no exchange.
 
 use crate::outbox::Touched;
-use crate::outbox::ledger::{UnknownTag, Unsettled};
+use crate::outbox::ledger::Unsettled;
 use crate::session::channel::{Channel, Mode, Transaction, Verdict};
 use crate::session::running::Running;
 use crate::wire::encode_reply::Reply;
 use crate::wire::fault::{Code, Fault};
-
-/// The 406 of a tag that names no outstanding delivery.
-pub(super) fn unknown_tag(tag: u64) -> Fault {
-    Fault::new(Code::PreconditionFailed, format_args!("unknown delivery tag {tag}"))
-}
 
 impl Running {
     /// ack, nack and reject.
@@ -30,7 +25,7 @@ impl Running {
         {
             let mut inner = self.outbox.lock();
             let Some(ledger) = inner.ledger(number) else { return Ok(()) };
-            ledger.settle(tag, multiple, &mut settled).map_err(|UnknownTag(tag)| unknown_tag(tag))?;
+            ledger.settle(tag, multiple, &mut settled)?;
         }
         if let Some(Channel { mode: Mode::Transaction(transaction), .. }) = self.channel(number) {
             transaction.settlements.push((verdict, settled));
