@@ -22,6 +22,8 @@
 //! sockets; only `clock` and `server` know the time; only `wire` names the protocol crates; nothing that a peer sends
 //! panics or costs unbounded memory.
 
+#![deny(clippy::unwrap_used, clippy::expect_used)]
+
 pub mod broker;
 pub mod cli;
 pub mod clock;
@@ -38,4 +40,5 @@ pub mod window;
 pub mod wire;
 
 pub use config::Config;
-pub use server::{Broker, StartError};
+pub use server::Broker;
+pub use server::start_error::StartError;

@@ -9,16 +9,6 @@ use crate::wire::table::OwnedTable;
 use hashbrown::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// The exchanges that every virtual host has, beside the default one; and whether they are internal.
-const PREDECLARED: [(&str, Kind, bool); 6] = [
-    ("amq.direct", Kind::Direct, false),
-    ("amq.fanout", Kind::Fanout, false),
-    ("amq.topic", Kind::Topic, false),
-    ("amq.headers", Kind::Headers, false),
-    ("amq.match", Kind::Headers, false),
-    ("amq.rabbitmq.trace", Kind::Topic, true),
-];
-
 /// What an exchange was declared as.
 #[derive(Clone, Debug)]
 pub struct DeclaredExchange {
@@ -115,18 +105,6 @@ pub struct Routed {
 }
 
 impl Topology {
-    /// The names of a new virtual host.
-    pub fn predeclared() -> Self {
-        let mut names = Self::default();
-        for (name, kind, internal) in PREDECLARED {
-            let arguments = OwnedTable::default();
-            let declared =
-                DeclaredExchange { kind, durable: true, auto_delete: false, internal, arguments, alternate: None };
-            names.add_exchange(Name::from_static(name), declared);
-        }
-        names
-    }
-
     /// The exchange of that name; the default exchange (the empty name) is not among them.
     pub fn exchange(&self, name: &[u8]) -> Option<&Exchange> {
         self.exchanges.get(name)
@@ -303,6 +281,28 @@ fn add(routed: &mut Routed, queue: &Arc<Queue>) {
     if is_new {
         queues.push(Arc::clone(queue));
     }
+}
+
+/// The exchanges that every virtual host has, beside the default one.
+const PREDECLARED: [(&str, Kind, bool); 6] = [
+    ("amq.direct", Kind::Direct, false),
+    ("amq.fanout", Kind::Fanout, false),
+    ("amq.topic", Kind::Topic, false),
+    ("amq.headers", Kind::Headers, false),
+    ("amq.match", Kind::Headers, false),
+    ("amq.rabbitmq.trace", Kind::Topic, true),
+];
+
+/// The names of a new virtual host.
+pub fn predeclared() -> Topology {
+    let mut names = Topology::default();
+    for (name, kind, internal) in PREDECLARED {
+        let arguments = OwnedTable::default();
+        let declared =
+            DeclaredExchange { kind, durable: true, auto_delete: false, internal, arguments, alternate: None };
+        names.add_exchange(Name::from_static(name), declared);
+    }
+    names
 }
 
 /// What a binding of an exchange of this type asks of a message's headers; `None` where headers do not count.

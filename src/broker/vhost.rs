@@ -5,7 +5,7 @@
 
 use crate::broker::replies::Replies;
 use crate::broker::resource::Resource;
-use crate::broker::topology::{Routed, Topology};
+use crate::broker::topology::{self, Routed, Topology};
 use crate::counters::Counters;
 use crate::limits;
 use crate::queue::Queue;
@@ -43,7 +43,7 @@ pub enum Route {
 impl Vhost {
     /// A virtual host with the exchanges that are always there.
     pub fn new(name: Name, counters: Arc<Counters>) -> Self {
-        let topology = RwLock::new(Topology::predeclared());
+        let topology = RwLock::new(topology::predeclared());
         Self { name, topology, version: AtomicU64::new(0), replies: Replies::default(), counters }
     }
 

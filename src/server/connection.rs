@@ -82,10 +82,11 @@ impl Connection {
             }
             let node = Arc::clone(&self.node);
             let outcome = tokio::select! {
-                ready = self.socket.readable(), if !held => match ready {
+                ready = self.socket.readable(), if !held && !self.session.has_paused() => match ready {
                     Ok(()) => self.read().await,
                     Err(error) => Err(gone(&error)),
                 },
+                () = tokio::task::yield_now(), if !held && self.session.has_paused() => self.take(),
                 () = self.outbox.errand_waits() => self.errand(),
                 () = &mut sleep => Ok(()),
                 () = node.alarms().cleared(), if self.session.is_blocked() => {
@@ -117,9 +118,9 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(gone(&error)),
             };
-            let used = self.session.receive(&self.buffer, self.clock.now())?;
-            self.buffer.advance(used);
-            if read < room || self.session.is_blocked() || self.outbox.lock().holds_reader() {
+            self.take()?;
+            let stops = self.session.is_blocked() || self.session.has_paused();
+            if read < room || stops || self.outbox.lock().holds_reader() {
                 break;
             }
         }
@@ -129,6 +130,13 @@ impl Connection {
         }
         // One that floods gives way to the others after each turn.
         tokio::task::yield_now().await;
+        Ok(())
+    }
+
+    /// Hands what was read to the session.
+    fn take(&mut self) -> Result<(), Hangup> {
+        let used = self.session.receive(&self.buffer, self.clock.now())?;
+        self.buffer.advance(used);
         Ok(())
     }
 

@@ -204,6 +204,8 @@ impl Running {
         let got = Got { seq: entry.seq, redelivered: entry.redelivered, message: &entry.message };
         inner.get_ok(number, slot, got, u32::try_from(remaining).unwrap_or(u32::MAX));
         touched.add(&outbox, &mut inner);
+        // A request of 20 octets can ask for a message of many MiB: what was read behind it waits like what was not read yet.
+        self.paused = inner.holds_reader();
         Ok(())
     }
 

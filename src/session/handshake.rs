@@ -188,8 +188,21 @@ impl Handshake {
                 self.stage = Stage::AwaitTuneOk(Login { user, client });
                 Ok(Step::Tune)
             }
-            Some(Err(refusal)) => refused(&refusal, mechanism, &client),
+            Some(Err(refusal)) => self.refused(&refusal, mechanism, &client),
         }
+    }
+
+    fn refused(&self, refusal: &Refusal, mechanism: &[u8], client: &Client) -> Result<Step, Hangup> {
+        let mechanism = String::from_utf8_lossy(mechanism);
+        let reason = format!("{mechanism} login refused: {refusal}");
+        if !client.authentication_failure_close {
+            return Err(silently(&reason));
+        }
+        tracing::warn!(peer = %self.peer, reason, "login refused");
+        let text = format!(
+            "Login was refused using authentication mechanism {mechanism}. For details see the broker logfile."
+        );
+        Ok(Step::Refuse(Fault::new(Code::AccessRefused, text).on_connection()))
     }
 
     fn tune_ok(&mut self, login: Login, tuned: Tuned, node: &Node) -> Result<Step, Hangup> {
@@ -242,18 +255,6 @@ impl Client {
             authentication_failure_close: has(b"authentication_failure_close"),
         }
     }
-}
-
-fn refused(refusal: &Refusal, mechanism: &[u8], client: &Client) -> Result<Step, Hangup> {
-    let mechanism = String::from_utf8_lossy(mechanism);
-    let reason = format!("{mechanism} login refused: {refusal}");
-    if !client.authentication_failure_close {
-        return Err(silently(&reason));
-    }
-    tracing::warn!(%reason, "login refused");
-    let text =
-        format!("Login was refused using authentication mechanism {mechanism}. For details see the broker logfile.");
-    Ok(Step::Refuse(Fault::new(Code::AccessRefused, text).on_connection()))
 }
 
 /// PLAIN (RFC 4616): NUL, user, NUL, password. As in RabbitMQ nobody acts for another identity.

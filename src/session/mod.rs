@@ -100,13 +100,20 @@ impl Session {
     }
 
     /// Takes octets that were read; says how many it has used. The rest is a partial frame: call again with more behind it.
+    /// If it [`Session::has_paused`], the rest may hold whole frames: call again with the same once reading is not held back.
     ///
     /// # Errors
     /// The connection is over.
     pub fn receive(&mut self, octets: &[u8], now: Tick) -> Result<usize, Hangup> {
         self.heard = now;
         let mut at = 0;
+        if let Stage::Running(running) = &mut self.stage {
+            running.paused = false;
+        }
         let outcome = loop {
+            if self.has_paused() {
+                break Ok(at);
+            }
             let rest = octets.get(at..).unwrap_or_default();
             match self.step(rest, now) {
                 Ok(0) => break Ok(at),
@@ -170,6 +177,11 @@ impl Session {
         matches!(&self.stage, Stage::Running(running) if running.is_blocked())
     }
 
+    /// Whether the last octets were not taken to the end because too many answers wait to be written.
+    pub fn has_paused(&self) -> bool {
+        matches!(&self.stage, Stage::Running(running) if running.paused)
+    }
+
     /// Alarms are over: tells the client so.
     pub fn unblock(&mut self) {
         if let Stage::Running(running) = &mut self.stage {
@@ -189,12 +201,11 @@ impl Session {
     /// The socket is gone, or is about to be: gives everything back that this connection has.
     pub fn end(&mut self, reason: &str) {
         match &mut self.stage {
-            Stage::Running(running) => running.end(reason, &mut self.touched),
             // Somebody looked whether the port is open.
             Stage::Header { .. } if reason == CLOSED_BY_PEER => tracing::debug!(peer = %self.peer, "port probed"),
-            Stage::Header { .. } | Stage::Handshake { .. } => {
-                tracing::warn!(peer = %self.peer, reason, "connection closed before it was open");
-            }
+            Stage::Header { .. } => tracing::info!(peer = %self.peer, reason, "connection closed before a login"),
+            Stage::Handshake { .. } => tracing::warn!(peer = %self.peer, reason, "connection closed during its login"),
+            Stage::Running(running) => running.end(reason, &mut self.touched),
             Stage::Closing { .. } | Stage::Ended { .. } => {}
         }
         self.stage = Stage::Ended { until: Tick::default() };
@@ -285,7 +296,7 @@ impl Session {
             Step::Refuse(fault) => {
                 let reason = fault.to_string();
                 self.say_close(&fault);
-                tracing::warn!(peer = %self.peer, %reason, "connection refused");
+                tracing::warn!(peer = %self.peer, reason, "connection refused");
                 self.stage = Stage::Closing { until: now + limits::SILENT_CLOSE_MS, reason, stranger: true };
             }
         }
@@ -366,5 +377,4 @@ impl Session {
     }
 }
 
-#[cfg(test)]
 mod tests;

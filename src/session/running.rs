@@ -52,6 +52,8 @@ pub(super) struct Running {
     blocked: bool,
     told_blocked: bool,
     lost: bool,
+    /// So many answers wait to be written that no further request is taken.
+    pub(super) paused: bool,
 }
 
 impl Running {
@@ -81,6 +83,7 @@ impl Running {
             blocked: false,
             told_blocked: false,
             lost: false,
+            paused: false,
         }
     }
 
@@ -349,7 +352,7 @@ impl Running {
             self.vhost.end_owned(self.number, std::mem::take(&mut self.owned));
         }
         if self.node.alarms().is_raised() {
-            // What went with this connection may have been all there was, and those who are held back do not look.
+            // What went with it may be what memory was short of; it has no other look to come.
             self.node.alarms().look();
         }
         tracing::info!(

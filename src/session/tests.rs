@@ -1,5 +1,7 @@
 //! Conversations with a session in memory: a client that writes octets and reads answers, without socket and clock.
 
+#![cfg(test)]
+
 use crate::broker::node::Node;
 use crate::clock::Tick;
 use crate::config::Config;

@@ -201,6 +201,11 @@ impl Peer {
         }
     }
 
+    /// Where the broker sees it.
+    pub fn address(&self) -> SocketAddr {
+        self.stream.local_addr().expect("a connected socket has an address")
+    }
+
     /// Octets as they are.
     pub fn send_octets(&mut self, octets: &[u8]) -> Result<(), String> {
         self.stream.write_all(octets).map_err(|error| format!("write: {:?}", error.kind()))
