@@ -136,10 +136,18 @@ impl Running {
     /// basic.cancel; a tag that names no consumer is cancelled too.
     pub(super) fn cancel(&mut self, number: u16, tag: &[u8], answer: bool, touched: &mut Touched) {
         if let Some(queue) = self.drop_consumer(number, tag) {
-            self.vhost.end_if_deserted(&queue);
+            self.end_if_deserted(&queue);
         }
         if answer {
             self.say(number, &Reply::CancelOk { tag }, touched);
+        }
+    }
+
+    /// Ends an auto-delete queue that lost its last consumer.
+    fn end_if_deserted(&mut self, queue: &Arc<Queue>) {
+        self.vhost.end_if_deserted(queue);
+        if queue.is_ended() {
+            self.owned.remove(queue.name());
         }
     }
 
@@ -217,11 +225,10 @@ impl Running {
             outstanding.extend(transaction.settlements.into_iter().flat_map(|(_, settled)| settled));
         }
         outstanding.extend(self.outbox.lock().close_channel(number));
-        outstanding.sort_by_key(|(tag, delivery)| (delivery.slot, *tag));
-        let outstanding: Vec<_> = outstanding.into_iter().map(|(tag, delivery)| (number, tag, delivery)).collect();
-        self.conclude(Verdict::Requeue, &outstanding, touched);
+        let mut outstanding: Vec<_> = outstanding.into_iter().map(|(tag, delivery)| (number, tag, delivery)).collect();
+        self.conclude(Verdict::Requeue, &mut outstanding, touched);
         for queue in deserted {
-            self.vhost.end_if_deserted(&queue);
+            self.end_if_deserted(&queue);
         }
         if let Some(channel) = self.channel(number) {
             let assembly = std::mem::take(&mut channel.assembly);

@@ -11,12 +11,14 @@
 
 pub mod channel;
 pub mod content;
+pub mod hangup;
 pub mod routes;
 pub mod runs;
 
 mod basic;
 mod batch;
 mod declare;
+mod gathered;
 mod handshake;
 mod publish;
 mod running;
@@ -27,6 +29,7 @@ use crate::clock::Tick;
 use crate::limits;
 use crate::outbox::{Outbox, Touched};
 use crate::session::handshake::{Handshake, Step};
+use crate::session::hangup::Hangup;
 use crate::session::running::{Progress, Running};
 use crate::wire::encode_reply::Reply;
 use crate::wire::fault::Fault;
@@ -34,16 +37,6 @@ use crate::wire::frame::{self, Kind, ProtocolHeader, Scan};
 use crate::wire::method::{self, Method};
 use std::net::SocketAddr;
 use std::sync::Arc;
-
-/// The connection is over: write what waits, linger, close the socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hangup {
-    /// For the log.
-    pub reason: String,
-    /// How long to keep the socket open, in ms, with whatever comes discarded: so that the last octets reach the peer, or
-    /// so that guessing passwords takes time.
-    pub linger_ms: u64,
-}
 
 /// The reason of a connection whose socket the peer closed without the protocol's farewell.
 pub const CLOSED_BY_PEER: &str = "the client closed the socket";
@@ -383,3 +376,5 @@ impl Session {
         self.touched.add(&self.outbox, &mut inner);
     }
 }
+
+mod tests;

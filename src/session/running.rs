@@ -5,9 +5,9 @@ use crate::broker::access::User;
 use crate::broker::node::Node;
 use crate::broker::vhost::Vhost;
 use crate::outbox::{Errands, Outbox, Touched};
-use crate::session::batch::Batch;
 use crate::session::channel::{Channel, Stage};
 use crate::session::content::{self, Assembly, Subject};
+use crate::session::gathered::Batch;
 use crate::session::handshake::{Client, Opened, Tuned};
 use crate::session::routes::Routes;
 use crate::wire::encode_reply::Reply;
@@ -281,6 +281,10 @@ impl Running {
         if fault.reach == Reach::Connection {
             return Err(fault);
         }
+        if self.channel(number).is_none_or(|channel| channel.stage != Stage::Running) {
+            // An acknowledgement that was gathered before has closed it meanwhile.
+            return Ok(());
+        }
         tracing::warn!(peer = %self.peer, channel = number, reason = fault.text.as_str(), "channel closed");
         self.close_channel(number, touched);
         if let Some(channel) = self.channel(number) {
@@ -339,7 +343,7 @@ impl Running {
         if let Err(fault) = self.end_batch(touched) {
             tracing::debug!(%fault, "fault on a connection that ends");
         }
-        let numbers: Vec<u16> = (0..=u16::MAX).take(self.channels.len()).collect();
+        let numbers: Vec<u16> = (0..=u16::MAX).zip(&self.channels).filter_map(|(n, c)| c.as_ref().map(|_| n)).collect();
         for number in numbers {
             self.close_channel(number, touched);
         }
