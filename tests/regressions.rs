@@ -35,6 +35,7 @@ fn declare(queue: &[u8]) -> Vec<u8> {
     client::declare(1, queue, &[false; 5])
 }
 
+#[expect(clippy::unwrap_used, reason = "a queue that is not there fails the test")]
 fn ready(node: &Node, queue: &[u8]) -> usize {
     node.vhost(b"/").unwrap().names().queue(queue).unwrap().counts().messages
 }
