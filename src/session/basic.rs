@@ -209,16 +209,19 @@ impl Running {
         Ok(())
     }
 
+    /// Takes all consumers of a channel away; returns the queues that are now deserted.
+    pub(super) fn drop_consumers(&mut self, number: u16) -> Vec<Arc<Queue>> {
+        let Some(channel) = self.channel(number) else { return Vec::new() };
+        let replies = channel.reply.iter().map(|reply| reply.tag.clone());
+        let tags: Vec<Name> = channel.consumers.keys().cloned().chain(replies).collect();
+        tags.iter().filter_map(|tag| self.drop_consumer(number, tag.as_octets())).collect()
+    }
+
     /// Ends everything that a channel has: consumers first, so that nothing is delivered to the dead; then what it had not
     /// settled goes back to its place.
     pub(super) fn close_channel(&mut self, number: u16, touched: &mut Touched) {
+        let deserted = self.drop_consumers(number);
         let mut outstanding: Vec<(u64, Unsettled)> = Vec::new();
-        let mut deserted = Vec::new();
-        if let Some(channel) = self.channel(number) {
-            let tags: Vec<Name> =
-                channel.consumers.keys().cloned().chain(channel.reply.iter().map(|r| r.tag.clone())).collect();
-            deserted.extend(tags.iter().filter_map(|tag| self.drop_consumer(number, tag.as_octets())));
-        }
         if let Some(Channel { mode: Mode::Transaction(transaction), .. }) = self.channel(number) {
             let transaction = std::mem::take(transaction);
             self.forget_publications(&transaction);

@@ -15,11 +15,12 @@ impl Running {
     /// # Errors
     /// The fault that ends the connection.
     pub(super) fn end_batch(&mut self, touched: &mut Touched) -> Result<(), Fault> {
-        let unknown = if self.batch.acks.is_empty() { Vec::new() } else { self.settle_gathered(touched) };
+        self.settle_ledger();
+        self.settle_queues(touched);
         self.batch.runs.hand_over(touched);
         self.send_confirms(touched);
         self.look_at_alarms(touched);
-        for (number, tag) in unknown {
+        for (number, tag) in std::mem::take(&mut self.batch.unknown) {
             if self.channel(number).is_some_and(|channel| channel.stage == Stage::Running) {
                 self.contain(number, BASIC_ACK, Err(UnknownTag(tag).into()), touched)?;
             }
@@ -27,33 +28,48 @@ impl Running {
         Ok(())
     }
 
-    /// Settles all gathered acknowledgements under one hold of the outbox, then queue by queue. Returns tags that name
-    /// nothing; what follows one on its channel is void.
-    fn settle_gathered(&mut self, touched: &mut Touched) -> Vec<(u16, u64)> {
-        let mut unknown: Vec<(u16, u64)> = Vec::new();
-        let mut limited = Vec::new();
+    /// Something other than an acknowledgement comes on a channel: if one of those before it was bad, it does not count.
+    ///
+    /// # Errors
+    /// The fault that ends the connection.
+    pub(super) fn check_acks(&mut self, number: u16, touched: &mut Touched) -> Result<(), Fault> {
+        self.settle_ledger();
+        if self.batch.unknown.iter().any(|(other, _)| *other == number) { self.end_batch(touched) } else { Ok(()) }
+    }
+
+    /// Takes what was acknowledged out of the ledger, all under one hold of the outbox.
+    fn settle_ledger(&mut self) {
+        if self.batch.acks.is_empty() {
+            return;
+        }
+        let batch = &mut self.batch;
         let mut inner = self.outbox.lock();
-        for (number, tag, multiple) in self.batch.acks.drain(..) {
-            if !unknown.is_empty() && unknown.iter().any(|(other, _)| *other == number) {
+        for (number, tag, multiple) in batch.acks.drain(..) {
+            if batch.unknown.iter().any(|(other, _)| *other == number) {
                 continue;
             }
             let Some(ledger) = inner.ledger(number) else { continue };
-            match ledger.settle(tag, multiple, &mut self.batch.taken) {
+            match ledger.settle(tag, multiple, &mut batch.taken) {
                 Ok(()) => {
-                    let taken = self.batch.taken.drain(..);
-                    self.batch.settled.extend(taken.map(|(tag, delivery)| (number, tag, delivery)));
-                    limited.extend(ledger.take_limited().into_iter().map(|slot| (number, slot)));
+                    batch.settled.extend(batch.taken.drain(..).map(|(tag, delivery)| (number, tag, delivery)));
+                    batch.limited.extend(ledger.take_limited().into_iter().map(|slot| (number, slot)));
                 }
-                Err(UnknownTag(tag)) => unknown.push((number, tag)),
+                Err(UnknownTag(tag)) => batch.unknown.push((number, tag)),
             }
         }
-        drop(inner);
+    }
+
+    /// Tells the queues what has left the ledger.
+    fn settle_queues(&mut self, touched: &mut Touched) {
+        if self.batch.settled.is_empty() {
+            return;
+        }
         let mut settled = std::mem::take(&mut self.batch.settled);
         self.conclude(Verdict::Settle, &mut settled, touched);
         settled.clear();
         self.batch.settled = settled;
+        let limited = std::mem::take(&mut self.batch.limited);
         self.resume_slots(&limited, touched);
-        unknown
     }
 
     /// Tells the queues what became of deliveries, one run of the same slot at a time; what goes back, one run of the same

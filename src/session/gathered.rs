@@ -12,7 +12,12 @@ pub(super) struct Batch {
     pub(super) acks: Vec<(u16, u64, bool)>,
     /// Channels with confirms due.
     pub(super) confirming: Vec<u16>,
+    /// Deliveries that were acknowledged and left the ledger; their queues do not know yet.
     pub(super) settled: Vec<(u16, u64, Unsettled)>,
+    /// Acknowledged tags that name nothing; what follows one on its channel is void.
+    pub(super) unknown: Vec<(u16, u64)>,
+    /// Slots that a limit of their channel had stopped, and that may go on.
+    pub(super) limited: Vec<(u16, u32)>,
     pub(super) taken: Vec<(u64, Unsettled)>,
     pub(super) seqs: Vec<u64>,
 }

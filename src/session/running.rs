@@ -168,6 +168,10 @@ impl Running {
         channel.assembly.check_idle()?;
         let method = method::parse(frame.payload)?;
         if let Method::Publish(publish) = &method {
+            if !self.batch.acks.is_empty() {
+                self.check_acks(number, touched)?;
+            }
+            let Some(channel) = self.channel(number) else { return Ok(0) };
             if channel.stage == Stage::Running
                 && let Some((head, body, more)) = content::whole(rest, number, frame_max)
             {
@@ -344,8 +348,13 @@ impl Running {
             tracing::debug!(%fault, "fault on a connection that ends");
         }
         let numbers: Vec<u16> = (0..=u16::MAX).zip(&self.channels).filter_map(|(n, c)| c.as_ref().map(|_| n)).collect();
+        // All consumers first: what one channel gives back must not go to another one of the dying.
+        let deserted: Vec<_> = numbers.iter().flat_map(|number| self.drop_consumers(*number)).collect();
         for number in numbers {
             self.close_channel(number, touched);
+        }
+        for queue in deserted {
+            self.end_if_deserted(&queue);
         }
         self.channels.clear();
         if !self.owned.is_empty() {
