@@ -144,7 +144,7 @@ impl Running {
     }
 
     /// Ends an auto-delete queue that lost its last consumer.
-    fn end_if_deserted(&mut self, queue: &Arc<Queue>) {
+    pub(super) fn end_if_deserted(&mut self, queue: &Arc<Queue>) {
         self.vhost.end_if_deserted(queue);
         if queue.is_ended() {
             self.owned.remove(queue.name());

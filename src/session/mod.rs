@@ -75,6 +75,16 @@ enum Stage {
     Ended { until: Tick },
 }
 
+impl Drop for Session {
+    fn drop(&mut self) {
+        // In a panic a second one would end the process, and with it everybody else's connections.
+        let end = std::panic::AssertUnwindSafe(|| self.end("its task ended"));
+        if std::panic::catch_unwind(end).is_err() {
+            tracing::error!("a connection could not give back what it had");
+        }
+    }
+}
+
 impl Session {
     /// A connection from `peer` that was accepted at `now`.
     pub fn new(node: Arc<Node>, peer: SocketAddr, now: Tick) -> Self {
@@ -198,7 +208,8 @@ impl Session {
         }
     }
 
-    /// The socket is gone, or is about to be: gives everything back that this connection has.
+    /// The socket is gone, or is about to be: gives everything back that this connection has. What ends without it (its
+    /// task is aborted, or panics) is given back when the session is dropped.
     pub fn end(&mut self, reason: &str) {
         match &mut self.stage {
             // Somebody looked whether the port is open.
