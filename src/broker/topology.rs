@@ -7,7 +7,6 @@ use crate::routing::{Kind, Routes};
 use crate::wire::name::Name;
 use crate::wire::table::OwnedTable;
 use hashbrown::{HashMap, HashSet};
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// What an exchange was declared as.
@@ -57,7 +56,7 @@ pub enum Destination {
 }
 
 /// One binding. Two bindings are the same when all four parts are; arguments compare without regard to their order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Binding {
     /// The exchange it starts from.
     pub source: Name,
@@ -67,12 +66,6 @@ pub struct Binding {
     pub key: Name,
     /// Its arguments.
     pub arguments: OwnedTable,
-}
-
-impl Hash for Binding {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.source, &self.destination, &self.key).hash(state);
-    }
 }
 
 /// What an exchange's routes lead to.
@@ -107,7 +100,12 @@ pub struct Routed {
     pub queues: Vec<Arc<Queue>>,
     /// Other headers with the same key could have led elsewhere.
     pub by_headers: bool,
+    /// Where `queues` lie, once there are [`MANY`].
+    seen: HashSet<usize>,
 }
+
+/// From so many queues on, those that are there already are found by hash.
+const MANY: usize = 16;
 
 impl Topology {
     /// The exchange of that name; the default exchange (the empty name) is not among them.
@@ -134,19 +132,29 @@ impl Topology {
     /// Takes a queue out, with its bindings and the auto-delete exchanges that thereby lose their last one.
     pub fn remove_queue(&mut self, name: &Name) -> Option<Arc<Queue>> {
         let queue = self.queues.get(name).cloned()?;
-        self.unbind_all(&Destination::Queue(name.clone()));
+        let deserted = self.unbind_all(&Destination::Queue(name.clone()));
         self.queues.remove(name);
+        self.remove_exchanges(deserted);
         Some(queue)
     }
 
     /// Takes an exchange out, with all bindings from and to it. False: there is none.
     pub fn remove_exchange(&mut self, name: &Name) -> bool {
-        let Some(exchange) = self.exchanges.remove(name) else { return false };
-        for binding in exchange.bindings {
-            self.forget_destination(&binding);
+        let exists = self.exchanges.contains_key(name);
+        self.remove_exchanges(vec![name.clone()]);
+        exists
+    }
+
+    /// Takes exchanges out, and the auto-delete ones that thereby lose their last binding. A loop: clients decide how
+    /// long a chain of them is, the stack must not.
+    fn remove_exchanges(&mut self, mut doomed: Vec<Name>) {
+        while let Some(name) = doomed.pop() {
+            let Some(exchange) = self.exchanges.remove(&name) else { continue };
+            for binding in exchange.bindings {
+                self.forget_destination(&binding);
+            }
+            doomed.extend(self.unbind_all(&Destination::Exchange(name)));
         }
-        self.unbind_all(&Destination::Exchange(name.clone()));
-        true
     }
 
     /// Adds a binding between things that exist. Adding it again changes nothing.
@@ -162,16 +170,20 @@ impl Topology {
 
     /// Takes a binding away; an auto-delete exchange that loses its last one goes too. One that does not exist is ignored.
     pub fn unbind(&mut self, binding: &Binding) {
-        let Some(target) = self.target(&binding.destination) else { return };
-        let Some(source) = self.exchanges.get_mut(binding.source.as_octets()) else { return };
-        let Some(binding) = source.bindings.take(binding) else { return };
+        let deserted = self.unbind_one(binding);
+        self.remove_exchanges(deserted.into_iter().collect());
+    }
+
+    /// Takes a binding away; returns its source if that is an auto-delete exchange that has lost its last one.
+    fn unbind_one(&mut self, binding: &Binding) -> Option<Name> {
+        let target = self.target(&binding.destination)?;
+        let source = self.exchanges.get_mut(binding.source.as_octets())?;
+        let binding = source.bindings.take(binding)?;
         let criteria = criteria_of(source.declared.kind, &binding.arguments);
         source.routes.unbind(binding.key.as_octets(), criteria.as_ref(), &target);
         let deserted = source.declared.auto_delete && source.bindings.is_empty();
         self.forget_destination(&binding);
-        if deserted {
-            self.remove_exchange(&binding.source);
-        }
+        deserted.then(|| binding.source.clone())
     }
 
     /// The queues that a message with these keys and headers goes to. An exchange that does not exist leads nowhere.
@@ -241,10 +253,10 @@ impl Topology {
         }
     }
 
-    fn unbind_all(&mut self, destination: &Destination) {
-        for binding in self.bound_to.remove(destination).unwrap_or_default() {
-            self.unbind(&binding);
-        }
+    /// Takes all bindings to a destination away; returns the auto-delete exchanges that have lost their last one.
+    fn unbind_all(&mut self, destination: &Destination) -> Vec<Name> {
+        let bindings = self.bound_to.remove(destination).unwrap_or_default();
+        bindings.iter().filter_map(|binding| self.unbind_one(binding)).collect()
     }
 
     fn forget_destination(&mut self, binding: &Binding) {
@@ -258,7 +270,16 @@ impl Topology {
 }
 
 fn add(routed: &mut Routed, queue: &Arc<Queue>) {
-    if !routed.queues.iter().any(|other| Arc::ptr_eq(other, queue)) {
+    let place = |queue: &Arc<Queue>| Arc::as_ptr(queue).addr();
+    let is_new = if routed.queues.len() < MANY {
+        !routed.queues.iter().any(|other| Arc::ptr_eq(other, queue))
+    } else {
+        if routed.seen.is_empty() {
+            routed.seen.extend(routed.queues.iter().map(place));
+        }
+        routed.seen.insert(place(queue))
+    };
+    if is_new {
         routed.queues.push(Arc::clone(queue));
     }
 }

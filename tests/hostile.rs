@@ -1,0 +1,90 @@
+//! What clients can do to a broker that no script of a single well-behaved client shows. Each test has a broker of its
+//! own. It knows nothing of how the broker is made.
+
+#[expect(dead_code, reason = "the scripted steps use the rest of it")]
+mod peer;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use leveret::{Broker, Config};
+use peer::text::fields;
+use peer::{Heard, Peer};
+
+/// A broker that lives as long as the test program.
+fn start(config: Config) -> SocketAddr {
+    let (told, address) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let bind = vec!["127.0.0.1:0".parse().expect("an address")];
+            let broker = Broker::start(Config { bind, ..config }).await.expect("a broker");
+            told.send(broker.address()).expect("the address is waited for");
+            std::future::pending::<()>().await;
+        });
+    });
+    address.recv().expect("the broker starts")
+}
+
+/// A connection with channel 1 open.
+fn client(address: SocketAddr) -> Peer {
+    let mut peer = Peer::open(address).expect("open");
+    peer.patience = Duration::from_secs(10);
+    call(&mut peer, "channel.open", "", "channel.open-ok");
+    peer
+}
+
+#[track_caller]
+fn expect(heard: Heard, method: &str) -> Heard {
+    assert_eq!(heard.method(), Some(method), "heard: {heard}");
+    heard
+}
+
+/// Calls a method on channel 1.
+#[track_caller]
+fn call(peer: &mut Peer, method: &str, text: &str, answer: &str) -> Heard {
+    let heard = peer.call(1, method, text).expect("a call");
+    expect(heard, answer)
+}
+
+fn publish(peer: &mut Peer, key: &str, body: &[u8]) {
+    let method = fields(&format!("exchange=\"\" routing-key={key}")).expect("fields");
+    peer.publish(1, &method, &Vec::new(), body).expect("a publish");
+}
+
+/// Fetches the next message without settling it; its delivery tag.
+#[track_caller]
+fn get(peer: &mut Peer, queue: &str) -> String {
+    let got = call(peer, "basic.get", &format!("queue={queue}"), "basic.get-ok");
+    let _ = (peer.recv(), peer.recv());
+    got.field("delivery-tag").expect("a tag").to_string()
+}
+
+/// How many messages of a queue are ready.
+#[track_caller]
+fn ready(peer: &mut Peer, queue: &str) -> String {
+    let declared = call(peer, "queue.declare", &format!("queue={queue} passive"), "queue.declare-ok");
+    declared.field("message-count").expect("a count").to_string()
+}
+
+#[test]
+fn a_long_chain_of_auto_delete_exchanges_falls_without_the_broker() {
+    const LENGTH: usize = 20_000;
+    let mut peer = client(start(Config::default()));
+    call(&mut peer, "queue.declare", "queue=q", "queue.declare-ok");
+    for i in 0..LENGTH {
+        let declare = format!("exchange=x{i} type=fanout auto-delete nowait");
+        peer.send(1, "exchange.declare", &declare).expect("declare");
+        if i > 0 {
+            peer.send(1, "exchange.bind", &format!("destination=x{} source=x{i} nowait", i - 1)).expect("bind");
+        }
+    }
+    call(&mut peer, "queue.bind", "queue=q exchange=x0", "queue.bind-ok");
+    call(&mut peer, "queue.delete", "queue=q", "queue.delete-ok");
+    for i in [0, LENGTH - 1] {
+        let gone = format!("exchange=x{i} type=fanout passive");
+        call(&mut peer, "exchange.declare", &gone, "channel.close");
+        peer.send(1, "channel.close-ok", "").expect("close-ok");
+        call(&mut peer, "channel.open", "", "channel.open-ok");
+    }
+}
