@@ -88,3 +88,51 @@ fn a_long_chain_of_auto_delete_exchanges_falls_without_the_broker() {
         call(&mut peer, "channel.open", "", "channel.open-ok");
     }
 }
+
+#[test]
+fn a_transaction_settles_the_queue_that_it_read() {
+    let address = start(Config::default());
+    let mut peer = client(address);
+    for queue in ["one", "other"] {
+        call(&mut peer, "queue.declare", &format!("queue={queue}"), "queue.declare-ok");
+        publish(&mut peer, queue, b"m");
+    }
+    call(&mut peer, "tx.select", "", "tx.select-ok");
+    let tag = get(&mut peer, "one");
+    peer.send(1, "basic.ack", &format!("delivery-tag={tag}")).expect("ack");
+    get(&mut peer, "other");
+    call(&mut peer, "tx.commit", "", "tx.commit-ok");
+    call(&mut peer, "channel.close", "reply-code=200 reply-text=\"\"", "channel.close-ok");
+    let mut peer = client(address);
+    assert_eq!(ready(&mut peer, "one"), "0");
+    assert_eq!(ready(&mut peer, "other"), "1");
+}
+
+#[test]
+fn a_channel_is_closed_once() {
+    let mut peer = client(start(Config::default()));
+    // One read: the acknowledgement is gathered, and what follows has faults of its own.
+    let mut octets = peer::frame(1, 1, &peer::method::encode("basic.ack", &fields("delivery-tag=7").unwrap()).unwrap());
+    for text in ["exchange=none routing-key=k", "exchange=\"\" routing-key=k immediate"] {
+        let publish = peer::method::encode("basic.publish", &fields(text).unwrap()).unwrap();
+        octets.extend(peer::frame(1, 1, &publish));
+        octets.extend(peer::header(1, 60, 0, 0, &Vec::new()).unwrap());
+    }
+    octets.extend(peer::frame(1, 2, &peer::method::encode("channel.open", &Vec::new()).unwrap()));
+    peer.send_octets(&octets).expect("send");
+    let close = expect(peer.recv(), "channel.close");
+    assert_eq!(close.field("reply-code").map(ToString::to_string).as_deref(), Some("406"), "{close}");
+    expect(peer.recv(), "channel.open-ok");
+}
+
+#[test]
+fn what_is_recovered_comes_after_the_answer() {
+    let mut peer = client(start(Config::default()));
+    call(&mut peer, "queue.declare", "queue=q", "queue.declare-ok");
+    call(&mut peer, "basic.consume", "queue=q consumer-tag=t", "basic.consume-ok");
+    publish(&mut peer, "q", b"m");
+    expect(peer.recv(), "basic.deliver");
+    let _ = (peer.recv(), peer.recv());
+    call(&mut peer, "basic.recover", "requeue", "basic.recover-ok");
+    expect(peer.recv(), "basic.deliver");
+}

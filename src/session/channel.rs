@@ -15,7 +15,7 @@ use crate::queue::Queue;
 use crate::queue::consumers::ConsumerKey;
 use crate::session::content::Assembly;
 use crate::wire::name::Name;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Where a channel stands.
@@ -41,6 +41,18 @@ pub enum Mode {
     Confirm(Confirms),
     /// They count at tx.commit (AMQP 0-9-1, 1.9).
     Transaction(Transaction),
+}
+
+impl Mode {
+    /// The slots that settlements refer to which wait for tx.commit.
+    fn pledged_slots(&self) -> HashSet<u32> {
+        match self {
+            Self::Transaction(transaction) => {
+                transaction.settlements.iter().flat_map(|(_, settled)| settled).map(|(_, of)| of.slot).collect()
+            }
+            _ => HashSet::new(),
+        }
+    }
 }
 
 /// Publications of a channel in confirm mode, numbered from 1.
@@ -160,9 +172,10 @@ impl Channel {
     /// A slot for `queue`: an old one that nothing refers to any more, or a new one.
     pub fn take_slot(&mut self, queue: &Arc<Queue>, tag: Name, ledger: &Ledger) -> u32 {
         let slot = Slot { queue: Arc::clone(queue), consumer: None, tag };
+        let pledged = self.mode.pledged_slots();
         let free = self.slots.iter().enumerate().position(|(at, slot)| {
             let idle = slot.as_ref().is_none_or(|slot| slot.consumer.is_none());
-            idle && ledger.outstanding(at as u32) == 0
+            idle && ledger.outstanding(at as u32) == 0 && !pledged.contains(&(at as u32))
         });
         let at = free.unwrap_or_else(|| {
             self.slots.push(None);
