@@ -136,3 +136,59 @@ fn what_is_recovered_comes_after_the_answer() {
     call(&mut peer, "basic.recover", "requeue", "basic.recover-ok");
     expect(peer.recv(), "basic.deliver");
 }
+
+#[test]
+fn an_alarm_ends_with_the_connection_that_caused_it() {
+    let address = start(Config { memory_high_watermark: 1_000_000, ..Config::default() });
+    let (mut owner, mut filler, mut other) = (client(address), client(address), client(address));
+    call(&mut owner, "queue.declare", "queue=q exclusive", "queue.declare-ok");
+    publish(&mut filler, "q", &vec![0; 1_500_000]);
+    expect(filler.recv(), "connection.blocked");
+    publish(&mut other, "none", b"m");
+    expect(other.recv(), "connection.blocked");
+    drop(owner);
+    expect(other.recv(), "connection.unblocked");
+    expect(filler.recv(), "connection.unblocked");
+}
+
+#[test]
+fn a_publisher_that_dies_while_it_is_blocked_is_noticed() {
+    let address = start(Config { memory_high_watermark: 1_000_000, ..Config::default() });
+    let (mut owner, mut other) = (client(address), client(address));
+    call(&mut owner, "queue.declare", "queue=q exclusive", "queue.declare-ok");
+    publish(&mut owner, "q", &vec![0; 1_500_000]);
+    expect(owner.recv(), "connection.blocked");
+    publish(&mut other, "none", b"m");
+    expect(other.recv(), "connection.blocked");
+    drop(owner);
+    expect(other.recv(), "connection.unblocked");
+}
+
+#[test]
+fn a_few_octets_of_requests_do_not_make_a_flood_of_answers() {
+    const ROUNDS: usize = 1_000;
+    let mut peer = client(start(Config::default()));
+    call(&mut peer, "queue.declare", "queue=q exclusive", "queue.declare-ok");
+    publish(&mut peer, "q", &vec![0; 4_000_000]);
+    let mut octets = Vec::new();
+    for tag in 1..=ROUNDS {
+        for (method, text) in
+            [("basic.get", "queue=q".to_owned()), ("basic.reject", format!("delivery-tag={tag} requeue"))]
+        {
+            octets.extend(peer::frame(1, 1, &peer::method::encode(method, &fields(&text).unwrap()).unwrap()));
+        }
+    }
+    peer.send_octets(&octets).expect("send");
+    for _ in 0..20 {
+        expect(peer.recv(), "basic.get-ok");
+        while !matches!(peer.recv(), Heard::Body(_, octets) if octets.len() < 131_064) {}
+    }
+    assert!(memory_kib() < 1_000_000, "{} KiB", memory_kib());
+}
+
+/// The most memory that this process, broker and clients together, has had resident.
+fn memory_kib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    line.and_then(|line| line.split_whitespace().nth(1)).and_then(|kib| kib.parse().ok()).unwrap_or(0)
+}

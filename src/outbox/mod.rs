@@ -187,7 +187,7 @@ impl Outbox {
     pub fn take(&self, spare: &mut Vec<u8>) -> Taken {
         let mut inner = self.lock();
         inner.announced = false;
-        if !inner.errands.stalled.is_empty() || inner.pending.len() > limits::HOLD_READER_AT {
+        if !inner.errands.stalled.is_empty() || inner.pending.len() >= limits::HOLD_READER_AT {
             self.owner.notify_one();
         }
         if inner.pending.is_empty() {

@@ -196,6 +196,8 @@ impl Running {
         let got = Got { seq: entry.seq, redelivered: entry.redelivered, message: &entry.message };
         inner.get_ok(number, slot, got, u32::try_from(remaining).unwrap_or(u32::MAX));
         touched.add(&outbox, &mut inner);
+        // A short request may have a long answer, and one read may hold thousands of them.
+        self.paused |= inner.holds_reader();
         Ok(())
     }
 

@@ -104,17 +104,26 @@ impl Session {
     }
 
     /// Takes octets that were read; says how many it has used. The rest is a partial frame: call again with more behind it.
+    /// Unless the session [is paused](Session::is_paused): then call again when answers have been written.
     ///
     /// # Errors
     /// The connection is over.
     pub fn receive(&mut self, octets: &[u8], now: Tick) -> Result<usize, Hangup> {
         self.heard = now;
+        if let Stage::Running(running) = &mut self.stage {
+            running.paused = false;
+        }
         let mut at = 0;
         let outcome = loop {
             let rest = octets.get(at..).unwrap_or_default();
             match self.step(rest, now) {
                 Ok(0) => break Ok(at),
-                Ok(used) => at += used,
+                Ok(used) => {
+                    at += used;
+                    if self.is_paused() {
+                        break Ok(at);
+                    }
+                }
                 Err(hangup) => break Err(hangup),
             }
         };
@@ -172,6 +181,11 @@ impl Session {
     /// Whether publishers are held back and this connection has published: it is not to be read until alarms are over.
     pub fn is_blocked(&self) -> bool {
         matches!(&self.stage, Stage::Running(running) if running.is_blocked())
+    }
+
+    /// Whether the last call of [`Session::receive`] left whole frames untaken, because too many answers wait.
+    pub fn is_paused(&self) -> bool {
+        matches!(&self.stage, Stage::Running(running) if running.paused)
     }
 
     /// Alarms are over: tells the client so.

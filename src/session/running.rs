@@ -52,6 +52,8 @@ pub(super) struct Running {
     blocked: bool,
     told_blocked: bool,
     lost: bool,
+    /// So many answers wait that what was read further has to wait too.
+    pub(super) paused: bool,
 }
 
 impl Running {
@@ -81,6 +83,7 @@ impl Running {
             blocked: false,
             told_blocked: false,
             lost: false,
+            paused: false,
         }
     }
 
@@ -347,6 +350,10 @@ impl Running {
         self.channels.clear();
         if !self.owned.is_empty() {
             self.vhost.end_owned(self.number, std::mem::take(&mut self.owned));
+        }
+        if self.node.alarms().is_raised() {
+            // What is given back may end an alarm, and this may be the last one to look.
+            self.node.alarms().look();
         }
         tracing::info!(
             peer = %self.peer, user = self.user.name, vhost = %self.vhost.name(),
