@@ -155,7 +155,7 @@ impl Running {
         self.check_user_id(properties)?;
         let queues = match (queues, headers) {
             (Some(queues), _) => queues,
-            (None, headers) => self.route(publish, &keys, &MessageHeaders(headers.unwrap_or(Table::empty())))?,
+            (None, headers) => self.route(publish, &keys, &MessageHeaders::new(headers.unwrap_or(Table::empty())))?,
         };
         let properties = rewritten.as_deref().unwrap_or(publication.properties);
         let publication = Publication { properties, ..publication };
