@@ -16,7 +16,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use toml::de::DeTable;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 /// Smallest frame that a peer must be able to receive, in octets (AMQP 0-9-1, 4.2.3).
 const FRAME_MIN: u32 = 4096;
@@ -253,7 +253,7 @@ fn name(text: &str) -> Option<String> {
 }
 
 fn directive(text: &str) -> Option<String> {
-    EnvFilter::try_new(text).ok().map(|_| text.to_owned())
+    text.parse::<Targets>().ok().map(|_| text.to_owned())
 }
 
 /// Clients split it at dots and read numbers: a patch number may be followed by more, as in `4.2.9-rc.1`.

@@ -1,4 +1,29 @@
-//! Leveret, an AMQP 0-9-1 broker. This file is the map of the house; it holds no code of its own.
+//! Leveret, an AMQP 0-9-1 broker that RabbitMQ clients use unchanged. This file is the map of the house; it holds no
+//! code of its own. ARCHITECTURE.md tells the journeys through it.
+//!
+//! To run a broker inside a program or a test, take [`Broker`] and [`Config`]. Everything else is open to be read and
+//! tested, not a stable interface.
+//!
+//! Floors, from the top; each imports lower ones only:
+//!
+//! | floor | what it is | what it does not know |
+//! |---|---|---|
+//! | [`cli`] | arguments, log, signals | AMQP |
+//! | [`server`] | sockets and tasks | methods, queues |
+//! | [`session`] | the protocol of one connection | sockets, tasks, the system's time |
+//! | [`broker`] | names to things: virtual hosts, users, alarms | sessions |
+//! | [`queue`] | one queue: decisions, and their way into outboxes | exchanges, time |
+//! | [`outbox`] | what waits for one socket, and what was handed out | queues |
+//! | [`routing`], [`message`] | key and headers to targets; octets with three cuts | wire, queues |
+//! | [`wire`], [`config`] | AMQP's octets; the configuration | brokers |
+//! | [`limits`], [`clock`], [`counters`], [`window`] | bounds, time, numbers, a sparse map | everything |
+//!
+//! Invariants: locks are taken in the order topology, queue, outbox, and never across an await; only `server` touches
+//! sockets; only `clock` and `server` know the time; only `wire` names the protocol crates; nothing that a peer sends
+//! panics or costs unbounded memory.
+
+#![deny(clippy::unwrap_used, clippy::expect_used)]
+
 pub mod broker;
 pub mod cli;
 pub mod clock;
@@ -15,4 +40,5 @@ pub mod window;
 pub mod wire;
 
 pub use config::Config;
-pub use server::{Broker, StartError};
+pub use server::Broker;
+pub use server::start_error::StartError;

@@ -2,7 +2,7 @@
 
 /// How deep tables and arrays may nest, in levels; the outermost table is level 1. Deeper ones are refused before
 /// anything walks them.
-pub const TABLE_DEPTH_MAX: usize = 1024;
+pub const TABLE_DEPTH_MAX: usize = 256;
 
 /// The longest short string, in octets (AMQP 0-9-1 section 4.2.5.3).
 pub const SHORT_STRING_MAX: usize = 255;
@@ -50,11 +50,14 @@ pub const RUN_MESSAGES: usize = 512;
 /// Most queues that messages are gathered for at a time.
 pub const RUN_QUEUES: usize = 16;
 
+/// Most queues taken out under one hold of a virtual host's names.
+pub const END_RUN: usize = 64;
+
 /// Most (exchange, key) pairs that a connection remembers the queues of.
 pub const ROUTE_CACHE_ENTRIES: usize = 1_024;
 
-/// Most octets of exchanges and keys that a connection remembers.
-pub const ROUTE_CACHE_OCTETS: usize = 64 * 1024;
+/// Most octets of exchanges, keys and references to queues that a connection remembers.
+pub const ROUTE_CACHE_OCTETS: usize = 256 * 1024;
 
 /// Ten years, in ms: the longest time to live (RabbitMQ's check_expiry).
 pub const EXPIRY_MAX_MS: i64 = 315_360_000_000;

@@ -98,14 +98,11 @@ pub struct Topology {
 pub struct Routed {
     /// The queues, each once.
     pub queues: Vec<Arc<Queue>>,
+    /// The same by address, as soon as there are many.
+    seen: HashSet<*const Queue>,
     /// Other headers with the same key could have led elsewhere.
     pub by_headers: bool,
-    /// Where `queues` lie, once there are [`MANY`].
-    seen: HashSet<usize>,
 }
-
-/// From so many queues on, those that are there already are found by hash.
-const MANY: usize = 16;
 
 impl Topology {
     /// The exchange of that name; the default exchange (the empty name) is not among them.
@@ -138,22 +135,22 @@ impl Topology {
         Some(queue)
     }
 
-    /// Takes an exchange out, with all bindings from and to it. False: there is none.
+    /// Takes an exchange out, with all bindings from and to it and the auto-delete exchanges that thereby lose their last
+    /// one. False: there is none.
     pub fn remove_exchange(&mut self, name: &Name) -> bool {
         let exists = self.exchanges.contains_key(name);
         self.remove_exchanges(vec![name.clone()]);
         exists
     }
 
-    /// Takes exchanges out, and the auto-delete ones that thereby lose their last binding. A loop: clients decide how
-    /// long a chain of them is, the stack must not.
-    fn remove_exchanges(&mut self, mut doomed: Vec<Name>) {
-        while let Some(name) = doomed.pop() {
+    /// A list instead of recursion: clients can make chains of auto-delete exchanges that are longer than any stack.
+    fn remove_exchanges(&mut self, mut names: Vec<Name>) {
+        while let Some(name) = names.pop() {
             let Some(exchange) = self.exchanges.remove(&name) else { continue };
             for binding in exchange.bindings {
                 self.forget_destination(&binding);
             }
-            doomed.extend(self.unbind_all(&Destination::Exchange(name)));
+            names.extend(self.unbind_all(&Destination::Exchange(name)));
         }
     }
 
@@ -170,20 +167,20 @@ impl Topology {
 
     /// Takes a binding away; an auto-delete exchange that loses its last one goes too. One that does not exist is ignored.
     pub fn unbind(&mut self, binding: &Binding) {
-        let deserted = self.unbind_one(binding);
+        let deserted = self.take_binding(binding);
         self.remove_exchanges(deserted.into_iter().collect());
     }
 
-    /// Takes a binding away; returns its source if that is an auto-delete exchange that has lost its last one.
-    fn unbind_one(&mut self, binding: &Binding) -> Option<Name> {
+    /// Takes a binding away; returns its source if that is an auto-delete exchange without any binding now.
+    fn take_binding(&mut self, binding: &Binding) -> Option<Name> {
         let target = self.target(&binding.destination)?;
         let source = self.exchanges.get_mut(binding.source.as_octets())?;
         let binding = source.bindings.take(binding)?;
         let criteria = criteria_of(source.declared.kind, &binding.arguments);
         source.routes.unbind(binding.key.as_octets(), criteria.as_ref(), &target);
-        let deserted = source.declared.auto_delete && source.bindings.is_empty();
+        let is_deserted = source.declared.auto_delete && source.bindings.is_empty();
         self.forget_destination(&binding);
-        deserted.then(|| binding.source.clone())
+        is_deserted.then(|| binding.source.clone())
     }
 
     /// The queues that a message with these keys and headers goes to. An exchange that does not exist leads nowhere.
@@ -253,10 +250,10 @@ impl Topology {
         }
     }
 
-    /// Takes all bindings to a destination away; returns the auto-delete exchanges that have lost their last one.
+    /// Takes away what leads to `destination`; returns the auto-delete exchanges that have no binding any more.
     fn unbind_all(&mut self, destination: &Destination) -> Vec<Name> {
         let bindings = self.bound_to.remove(destination).unwrap_or_default();
-        bindings.iter().filter_map(|binding| self.unbind_one(binding)).collect()
+        bindings.iter().filter_map(|binding| self.take_binding(binding)).collect()
     }
 
     fn forget_destination(&mut self, binding: &Binding) {
@@ -270,24 +267,188 @@ impl Topology {
 }
 
 fn add(routed: &mut Routed, queue: &Arc<Queue>) {
-    let place = |queue: &Arc<Queue>| Arc::as_ptr(queue).addr();
-    let is_new = if routed.queues.len() < MANY {
-        !routed.queues.iter().any(|other| Arc::ptr_eq(other, queue))
+    // To look at each of a few is cheaper than to hash.
+    const FEW: usize = 16;
+    let Routed { queues, seen, .. } = routed;
+    let is_new = if queues.len() < FEW {
+        !queues.iter().any(|other| Arc::ptr_eq(other, queue))
     } else {
-        if routed.seen.is_empty() {
-            routed.seen.extend(routed.queues.iter().map(place));
+        if seen.is_empty() {
+            seen.extend(queues.iter().map(Arc::as_ptr));
         }
-        routed.seen.insert(place(queue))
+        seen.insert(Arc::as_ptr(queue))
     };
     if is_new {
-        routed.queues.push(Arc::clone(queue));
+        queues.push(Arc::clone(queue));
     }
 }
 
+/// The exchanges that every virtual host has, beside the default one.
+const PREDECLARED: [(&str, Kind, bool); 6] = [
+    ("amq.direct", Kind::Direct, false),
+    ("amq.fanout", Kind::Fanout, false),
+    ("amq.topic", Kind::Topic, false),
+    ("amq.headers", Kind::Headers, false),
+    ("amq.match", Kind::Headers, false),
+    ("amq.rabbitmq.trace", Kind::Topic, true),
+];
+
+/// The names of a new virtual host.
+pub fn predeclared() -> Topology {
+    let mut names = Topology::default();
+    for (name, kind, internal) in PREDECLARED {
+        let arguments = OwnedTable::default();
+        let declared =
+            DeclaredExchange { kind, durable: true, auto_delete: false, internal, arguments, alternate: None };
+        names.add_exchange(Name::from_static(name), declared);
+    }
+    names
+}
+
 /// What a binding of an exchange of this type asks of a message's headers; `None` where headers do not count.
-pub fn criteria_of(kind: Kind, arguments: &OwnedTable) -> Option<Criteria> {
+fn criteria_of(kind: Kind, arguments: &OwnedTable) -> Option<Criteria> {
     match kind {
         Kind::Headers => crate::broker::headers::criteria(arguments.as_table()).ok(),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counters::Counters;
+    use crate::queue::Declared;
+    use crate::queue::arguments::QueueType;
+    use crate::routing::headers::NoHeaders;
+    use crate::wire::table_builder::TableBuilder;
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).unwrap()
+    }
+
+    fn exchange(names: &mut Topology, text: &str, kind: Kind, auto_delete: bool, alternate: Option<&str>) {
+        let alternate = alternate.map(name);
+        let arguments = OwnedTable::default();
+        let declared = DeclaredExchange { kind, durable: false, auto_delete, internal: false, arguments, alternate };
+        names.add_exchange(name(text), declared);
+    }
+
+    fn queue(names: &mut Topology, text: &str) {
+        let declared = Declared {
+            name: name(text),
+            durable: false,
+            owner: None,
+            auto_delete: false,
+            kind: QueueType::Classic,
+            arguments: OwnedTable::default(),
+        };
+        names.add_queue(Arc::new(Queue::new(declared, Arc::new(Counters::default()))));
+    }
+
+    fn binding(source: &str, destination: Destination, key: &str) -> Binding {
+        Binding { source: name(source), destination, key: name(key), arguments: OwnedTable::default() }
+    }
+
+    fn to_queue(text: &str) -> Destination {
+        Destination::Queue(name(text))
+    }
+
+    fn to_exchange(text: &str) -> Destination {
+        Destination::Exchange(name(text))
+    }
+
+    fn routed(names: &Topology, exchange: &str, keys: &[&[u8]]) -> Vec<String> {
+        let mut routed = Routed::default();
+        names.route(exchange.as_bytes(), keys, &NoHeaders, &mut routed);
+        let mut found: Vec<_> = routed.queues.iter().map(|queue| queue.name().to_string()).collect();
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn an_auto_delete_exchange_goes_with_its_last_binding() {
+        let mut names = Topology::default();
+        exchange(&mut names, "auto", Kind::Direct, true, None);
+        exchange(&mut names, "stays", Kind::Direct, false, None);
+        queue(&mut names, "q");
+        for source in ["auto", "stays"] {
+            names.bind(binding(source, to_queue("q"), "a"), None);
+            names.bind(binding(source, to_queue("q"), "b"), None);
+        }
+        names.unbind(&binding("auto", to_queue("q"), "a"));
+        assert!(names.exchange(b"auto").is_some_and(Exchange::is_used));
+        names.remove_queue(&name("q"));
+        assert!(names.exchange(b"auto").is_none());
+        assert!(names.exchange(b"stays").is_some_and(|exchange| !exchange.is_used()));
+        assert!(names.bound_to.is_empty());
+    }
+
+    #[test]
+    fn a_chain_of_auto_delete_exchanges_longer_than_the_stack_goes_at_once() {
+        const LINKS: usize = 20_000;
+        let mut names = Topology::default();
+        for link in 0..LINKS {
+            exchange(&mut names, &link.to_string(), Kind::Fanout, true, None);
+        }
+        for link in 1..LINKS {
+            names.bind(binding(&(link - 1).to_string(), to_exchange(&link.to_string()), ""), None);
+        }
+        assert!(names.remove_exchange(&name(&(LINKS - 1).to_string())));
+        assert!(names.exchanges.is_empty() && names.bound_to.is_empty());
+        assert!(!names.remove_exchange(&name("0")));
+    }
+
+    #[test]
+    fn cycles_and_alternates_are_followed_once() {
+        let mut names = Topology::default();
+        exchange(&mut names, "one", Kind::Fanout, false, None);
+        exchange(&mut names, "two", Kind::Fanout, false, None);
+        exchange(&mut names, "first", Kind::Direct, false, Some("second"));
+        exchange(&mut names, "second", Kind::Direct, false, Some("first"));
+        queue(&mut names, "q");
+        names.bind(binding("one", to_exchange("two"), ""), None);
+        names.bind(binding("two", to_exchange("one"), ""), None);
+        names.bind(binding("two", to_queue("q"), ""), None);
+        names.bind(binding("second", to_queue("q"), "k"), None);
+        assert_eq!(routed(&names, "one", &[b""]), ["q"]);
+        assert_eq!(routed(&names, "first", &[b"k"]), ["q"]);
+        assert!(routed(&names, "first", &[b"other"]).is_empty());
+    }
+
+    #[test]
+    fn each_queue_is_found_once_however_many_there_are() {
+        let mut names = Topology::default();
+        exchange(&mut names, "x", Kind::Fanout, false, None);
+        for n in 0..40 {
+            queue(&mut names, &format!("{n:02}"));
+            for key in ["a", "b"] {
+                names.bind(binding("x", to_queue(&format!("{n:02}")), key), None);
+            }
+        }
+        let expected: Vec<_> = (0..40).map(|n| format!("{n:02}")).collect();
+        assert_eq!(routed(&names, "x", &[b"", b"again"]), expected);
+    }
+
+    #[test]
+    fn bindings_differ_by_arguments_but_not_by_their_order() {
+        let table = |keys: &[&[u8]]| {
+            let mut table = TableBuilder::new();
+            for key in keys {
+                table.put_i64(key, 1);
+            }
+            OwnedTable::from(table.as_table())
+        };
+        let mut names = Topology::default();
+        exchange(&mut names, "x", Kind::Fanout, false, None);
+        queue(&mut names, "q");
+        let with = |arguments| Binding { arguments, ..binding("x", to_queue("q"), "") };
+        names.bind(with(table(&[b"a", b"b"])), None);
+        names.bind(with(table(&[b"b", b"a"])), None);
+        assert_eq!(names.exchanges.get(&b"x"[..]).unwrap().bindings.len(), 1);
+        names.bind(with(table(&[b"a"])), None);
+        names.unbind(&with(table(&[b"b", b"a"])));
+        assert_eq!(routed(&names, "x", &[b""]), ["q"]);
+        names.unbind(&with(table(&[b"a"])));
+        assert!(routed(&names, "x", &[b""]).is_empty());
     }
 }

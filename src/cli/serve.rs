@@ -9,7 +9,9 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// What `leveret serve` may be told. Arguments win over `LEVERET_...` variables, those over the file.
 #[derive(Debug, clap::Args)]
@@ -83,15 +85,14 @@ fn load(arguments: &Arguments) -> Result<Config, String> {
 }
 
 fn start_log(filter: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| {
-        format!("log: found {filter:?}, expected a filter such as \"info\" or \"leveret=debug\": {error}")
+    let targets: Targets = filter.parse().map_err(|error| {
+        format!("log: found {filter:?}, expected a filter such as \"info\" or \"warn,leveret::session=debug\": {error}")
     })?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+        .with_target(false);
+    tracing_subscriber::registry().with(lines).with(targets).init();
     Ok(())
 }
 

@@ -193,19 +193,18 @@ impl Queue {
     }
 
     /// Ends the queue: nothing comes in any more, its messages are dropped, its consumers' connections are told.
-    /// Says how many messages were ready. To be called by whoever took it out of the topology.
+    /// Says how many messages were ready. To be called by whoever took it out of the topology, and without that lock: there
+    /// may be many messages to drop.
     pub fn end(&self) -> usize {
-        let (count, ports) = {
+        let (core, ports) = {
             let mut hold = self.hold();
             hold.state.deleted = true;
-            let count = hold.state.core.ready();
-            hold.state.core = Core::default();
-            (count, std::mem::take(&mut hold.state.ports))
+            (std::mem::take(&mut hold.state.core), std::mem::take(&mut hold.state.ports))
         };
         for port in ports.into_iter().flatten() {
             port.outbox.lost(port.address.channel, port.address.slot);
         }
-        count
+        core.ready()
     }
 
     fn hold(&self) -> Hold<'_> {

@@ -5,7 +5,8 @@ use crate::clock::{Clock, Tick};
 use crate::limits;
 use crate::outbox::Outbox;
 use crate::server::writer;
-use crate::session::{Hangup, Session};
+use crate::session::hangup::Hangup;
+use crate::session::{CLOSED_BY_PEER, Session};
 use bytes::{Buf, BytesMut};
 use std::io;
 use std::net::SocketAddr;
@@ -84,18 +85,13 @@ impl Connection {
                 Ok(next) => rouse_at(sleep.as_mut(), next, now),
                 Err(hangup) => return hangup,
             }
-            if self.session.is_paused() && !held {
-                match self.feed().await {
-                    Ok(()) => continue,
-                    Err(hangup) => return hangup,
-                }
-            }
             let node = Arc::clone(&self.node);
             let outcome = tokio::select! {
-                ready = self.socket.readable(), if !held => match ready {
+                ready = self.socket.readable(), if !held && !self.session.has_paused() => match ready {
                     Ok(()) => self.read().await,
                     Err(error) => Err(gone(&error)),
                 },
+                () = tokio::task::yield_now(), if !held && self.session.has_paused() => self.take(),
                 () = self.outbox.errand_waits() => self.errand(),
                 () = &mut sleep => Ok(()),
                 () = node.alarms().cleared(), if self.session.is_blocked() => {
@@ -111,7 +107,7 @@ impl Connection {
 
     fn errand(&mut self) -> Result<(), Hangup> {
         if self.outbox.lock().is_dead() {
-            return Err(Hangup { reason: "the client closed the socket".to_owned(), linger_ms: 0 });
+            return Err(Hangup { reason: CLOSED_BY_PEER.to_owned(), linger_ms: 0 });
         }
         self.session.ring(self.clock.now())
     }
@@ -122,15 +118,14 @@ impl Connection {
             self.buffer.reserve(limits::READ_CHUNK);
             let room = self.buffer.capacity() - self.buffer.len();
             let read = match self.socket.try_read_buf(&mut self.buffer) {
-                Ok(0) => return Err(Hangup { reason: "the client closed the socket".to_owned(), linger_ms: 0 }),
+                Ok(0) => return Err(Hangup { reason: CLOSED_BY_PEER.to_owned(), linger_ms: 0 }),
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(gone(&error)),
             };
-            let used = self.session.receive(&self.buffer, self.clock.now())?;
-            self.buffer.advance(used);
-            if read < room || self.session.is_blocked() || self.session.is_paused() || self.outbox.lock().holds_reader()
-            {
+            self.take()?;
+            let stops = self.session.is_blocked() || self.session.has_paused();
+            if read < room || stops || self.outbox.lock().holds_reader() {
                 break;
             }
         }
@@ -143,11 +138,10 @@ impl Connection {
         Ok(())
     }
 
-    /// Goes on with what was read before.
-    async fn feed(&mut self) -> Result<(), Hangup> {
+    /// Hands what was read to the session.
+    fn take(&mut self) -> Result<(), Hangup> {
         let used = self.session.receive(&self.buffer, self.clock.now())?;
         self.buffer.advance(used);
-        tokio::task::yield_now().await;
         Ok(())
     }
 

@@ -2,13 +2,14 @@
 
 pub mod connection;
 pub mod listener;
+pub mod start_error;
 pub mod writer;
 
 use crate::broker::node::Node;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::server::listener::Listeners;
-use std::io;
+use crate::server::start_error::StartError;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -18,40 +19,39 @@ use tokio::task::JoinHandle;
 ///
 /// It runs on the tokio runtime that it was started on. When it is dropped without [`Broker::shutdown`], its sockets are
 /// closed without a word to the clients.
+///
+/// ```
+/// use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions};
+/// use lapin::types::FieldTable;
+/// use lapin::{BasicProperties, Connection, ConnectionProperties};
+/// use leveret::{Broker, Config};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let config = Config { bind: vec!["127.0.0.1:0".parse()?], ..Config::default() };
+/// let broker = Broker::start(config).await?;
+/// let url = format!("amqp://guest:guest@{}/%2f", broker.address());
+///
+/// let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
+/// let channel = connection.create_channel().await?;
+/// channel.queue_declare("hares".into(), QueueDeclareOptions::default(), FieldTable::default()).await?;
+/// let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+/// channel.basic_publish("".into(), "hares".into(), options, b"Hazel", properties).await?;
+/// let message = channel.basic_get("hares".into(), BasicGetOptions { no_ack: true }).await?;
+/// assert_eq!(message.ok_or("the queue is empty")?.data, b"Hazel");
+///
+/// connection.close(200, "done".into()).await?;
+/// broker.shutdown().await;
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Broker {
     addresses: Vec<SocketAddr>,
     stop: watch::Sender<bool>,
     serving: JoinHandle<()>,
 }
-
-/// Why a broker did not start.
-#[derive(Debug)]
-pub enum StartError {
-    /// An address could not be listened on.
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The configuration names no address.
-    NoAddress,
-}
-
-impl std::fmt::Display for StartError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Listen { address, source } if source.kind() == io::ErrorKind::AddrInUse => {
-                write!(f, "cannot listen on {address}: the port is taken by another program")
-            }
-            Self::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),
-            Self::NoAddress => write!(f, "no address to listen on"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
 
 impl Broker {
     /// Starts a broker. Port 0 in `config.bind` stands for any free port; see [`Broker::address`].

@@ -15,7 +15,7 @@ use crate::queue::Queue;
 use crate::queue::consumers::ConsumerKey;
 use crate::session::content::Assembly;
 use crate::wire::name::Name;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use std::sync::Arc;
 
 /// Where a channel stands.
@@ -44,14 +44,10 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// The slots that settlements refer to which wait for tx.commit.
-    fn pledged_slots(&self) -> HashSet<u32> {
-        match self {
-            Self::Transaction(transaction) => {
-                transaction.settlements.iter().flat_map(|(_, settled)| settled).map(|(_, of)| of.slot).collect()
-            }
-            _ => HashSet::new(),
-        }
+    /// Whether a settlement that waits for tx.commit, or for being taken back, is one of `slot`.
+    fn refers_to(&self, slot: u32) -> bool {
+        let Self::Transaction(Transaction { settlements, .. }) = self else { return false };
+        settlements.iter().flat_map(|(_, settled)| settled).any(|(_, delivery)| delivery.slot == slot)
     }
 }
 
@@ -94,6 +90,13 @@ pub struct Pending {
     pub queues: Vec<Arc<Queue>>,
     /// It is returned if it goes nowhere.
     pub mandatory: bool,
+}
+
+impl Pending {
+    /// Octets of memory charged until tx.commit: the shares of all the queues it goes to.
+    pub fn charge(&self) -> u64 {
+        self.message.charge() * self.queues.len().max(1) as u64
+    }
 }
 
 /// What a client says of a delivery.
@@ -172,10 +175,9 @@ impl Channel {
     /// A slot for `queue`: an old one that nothing refers to any more, or a new one.
     pub fn take_slot(&mut self, queue: &Arc<Queue>, tag: Name, ledger: &Ledger) -> u32 {
         let slot = Slot { queue: Arc::clone(queue), consumer: None, tag };
-        let pledged = self.mode.pledged_slots();
         let free = self.slots.iter().enumerate().position(|(at, slot)| {
             let idle = slot.as_ref().is_none_or(|slot| slot.consumer.is_none());
-            idle && ledger.outstanding(at as u32) == 0 && !pledged.contains(&(at as u32))
+            idle && ledger.outstanding(at as u32) == 0 && !self.mode.refers_to(at as u32)
         });
         let at = free.unwrap_or_else(|| {
             self.slots.push(None);
@@ -204,5 +206,64 @@ impl Channel {
     /// The same, to be changed.
     pub fn slot_mut(&mut self, slot: u32) -> Option<&mut Slot> {
         self.slots.get_mut(slot as usize)?.as_mut()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counters::Counters;
+    use crate::queue::Declared;
+    use crate::queue::arguments::QueueType;
+    use crate::wire::table::OwnedTable;
+
+    fn queue(name: &'static str) -> Arc<Queue> {
+        let name = Name::from_static(name);
+        let (kind, arguments) = (QueueType::Classic, OwnedTable::default());
+        let declared = Declared { name, durable: false, owner: None, auto_delete: false, kind, arguments };
+        Arc::new(Queue::new(declared, Arc::new(Counters::default())))
+    }
+
+    fn fetched(slot: u32) -> Unsettled {
+        Unsettled { slot, seq: 0, fetched: true }
+    }
+
+    #[test]
+    fn confirms_are_due_once() {
+        let mut confirms = Confirms::default();
+        assert_eq!(confirms.take_due(), None);
+        confirms.published();
+        assert_eq!(confirms.take_due(), Some((1, false)));
+        confirms.published();
+        confirms.published();
+        assert_eq!(confirms.take_due(), Some((3, true)));
+        assert_eq!(confirms.take_due(), None);
+    }
+
+    #[test]
+    fn a_slot_is_used_again_when_nothing_refers_to_it() {
+        let (one, two, mut channel, mut ledger) = (queue("1"), queue("2"), Channel::default(), Ledger::default());
+        let (mut settled, tag) = (Vec::new(), Name::from_static("t"));
+        assert_eq!(channel.take_slot(&one, tag.clone(), &ledger), 0);
+        ledger.hand_out(fetched(0));
+        assert_eq!(channel.take_slot(&two, tag.clone(), &ledger), 1);
+        ledger.settle(1, false, &mut settled).unwrap();
+        channel.mode =
+            Mode::Transaction(Transaction { settlements: vec![(Verdict::Settle, settled)], ..Default::default() });
+        assert_eq!(channel.take_slot(&two, tag.clone(), &ledger), 1, "tx.commit still needs 0");
+        channel.mode = Mode::Plain;
+        assert_eq!(channel.take_slot(&two, tag, &ledger), 0);
+        assert!(channel.slot(0).is_some_and(|slot| Arc::ptr_eq(&slot.queue, &two)));
+    }
+
+    #[test]
+    fn one_slot_serves_all_gets_of_a_queue() {
+        let (one, two, mut channel, mut ledger) = (queue("1"), queue("2"), Channel::default(), Ledger::default());
+        for queue in [&one, &two, &one, &two] {
+            let slot = channel.getter_slot(queue, &ledger);
+            ledger.hand_out(fetched(slot));
+            assert!(channel.slot(slot).is_some_and(|slot| Arc::ptr_eq(&slot.queue, queue)));
+        }
+        assert_eq!(channel.slots.len(), 2);
     }
 }

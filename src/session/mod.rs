@@ -11,12 +11,14 @@
 
 pub mod channel;
 pub mod content;
+pub mod hangup;
 pub mod routes;
 pub mod runs;
 
 mod basic;
 mod batch;
 mod declare;
+mod gathered;
 mod handshake;
 mod publish;
 mod running;
@@ -27,6 +29,7 @@ use crate::clock::Tick;
 use crate::limits;
 use crate::outbox::{Outbox, Touched};
 use crate::session::handshake::{Handshake, Step};
+use crate::session::hangup::Hangup;
 use crate::session::running::{Progress, Running};
 use crate::wire::encode_reply::Reply;
 use crate::wire::fault::Fault;
@@ -35,15 +38,8 @@ use crate::wire::method::{self, Method};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// The connection is over: write what waits, linger, close the socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hangup {
-    /// For the log.
-    pub reason: String,
-    /// How long to keep the socket open, in ms, with whatever comes discarded: so that the last octets reach the peer, or
-    /// so that guessing passwords takes time.
-    pub linger_ms: u64,
-}
+/// The reason of a connection whose socket the peer closed without the protocol's farewell.
+pub const CLOSED_BY_PEER: &str = "the client closed the socket";
 
 /// One connection.
 #[derive(Debug)]
@@ -104,26 +100,24 @@ impl Session {
     }
 
     /// Takes octets that were read; says how many it has used. The rest is a partial frame: call again with more behind it.
-    /// Unless the session [is paused](Session::is_paused): then call again when answers have been written.
+    /// If it [`Session::has_paused`], the rest may hold whole frames: call again with the same once reading is not held back.
     ///
     /// # Errors
     /// The connection is over.
     pub fn receive(&mut self, octets: &[u8], now: Tick) -> Result<usize, Hangup> {
         self.heard = now;
+        let mut at = 0;
         if let Stage::Running(running) = &mut self.stage {
             running.paused = false;
         }
-        let mut at = 0;
         let outcome = loop {
+            if self.has_paused() {
+                break Ok(at);
+            }
             let rest = octets.get(at..).unwrap_or_default();
             match self.step(rest, now) {
                 Ok(0) => break Ok(at),
-                Ok(used) => {
-                    at += used;
-                    if self.is_paused() {
-                        break Ok(at);
-                    }
-                }
+                Ok(used) => at += used,
                 Err(hangup) => break Err(hangup),
             }
         };
@@ -183,8 +177,8 @@ impl Session {
         matches!(&self.stage, Stage::Running(running) if running.is_blocked())
     }
 
-    /// Whether the last call of [`Session::receive`] left whole frames untaken, because too many answers wait.
-    pub fn is_paused(&self) -> bool {
+    /// Whether the last octets were not taken to the end because too many answers wait to be written.
+    pub fn has_paused(&self) -> bool {
         matches!(&self.stage, Stage::Running(running) if running.paused)
     }
 
@@ -206,8 +200,13 @@ impl Session {
 
     /// The socket is gone, or is about to be: gives everything back that this connection has.
     pub fn end(&mut self, reason: &str) {
-        if let Stage::Running(running) = &mut self.stage {
-            running.end(reason, &mut self.touched);
+        match &mut self.stage {
+            // Somebody looked whether the port is open.
+            Stage::Header { .. } if reason == CLOSED_BY_PEER => tracing::debug!(peer = %self.peer, "port probed"),
+            Stage::Header { .. } => tracing::info!(peer = %self.peer, reason, "connection closed before a login"),
+            Stage::Handshake { .. } => tracing::warn!(peer = %self.peer, reason, "connection closed during its login"),
+            Stage::Running(running) => running.end(reason, &mut self.touched),
+            Stage::Closing { .. } | Stage::Ended { .. } => {}
         }
         self.stage = Stage::Ended { until: Tick::default() };
         self.node.strike(self.number);
@@ -297,7 +296,7 @@ impl Session {
             Step::Refuse(fault) => {
                 let reason = fault.to_string();
                 self.say_close(&fault);
-                tracing::warn!(peer = %self.peer, %reason, "connection refused");
+                tracing::warn!(peer = %self.peer, reason, "connection refused");
                 self.stage = Stage::Closing { until: now + limits::SILENT_CLOSE_MS, reason, stranger: true };
             }
         }
@@ -377,3 +376,5 @@ impl Session {
         self.touched.add(&self.outbox, &mut inner);
     }
 }
+
+mod tests;

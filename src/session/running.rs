@@ -5,9 +5,9 @@ use crate::broker::access::User;
 use crate::broker::node::Node;
 use crate::broker::vhost::Vhost;
 use crate::outbox::{Errands, Outbox, Touched};
-use crate::session::batch::Batch;
 use crate::session::channel::{Channel, Stage};
 use crate::session::content::{self, Assembly, Subject};
+use crate::session::gathered::Batch;
 use crate::session::handshake::{Client, Opened, Tuned};
 use crate::session::routes::Routes;
 use crate::wire::encode_reply::Reply;
@@ -52,7 +52,7 @@ pub(super) struct Running {
     blocked: bool,
     told_blocked: bool,
     lost: bool,
-    /// So many answers wait that what was read further has to wait too.
+    /// So many answers wait to be written that no further request is taken.
     pub(super) paused: bool,
 }
 
@@ -168,6 +168,10 @@ impl Running {
         channel.assembly.check_idle()?;
         let method = method::parse(frame.payload)?;
         if let Method::Publish(publish) = &method {
+            if !self.batch.acks.is_empty() {
+                self.check_acks(number, touched)?;
+            }
+            let Some(channel) = self.channel(number) else { return Ok(0) };
             if channel.stage == Stage::Running
                 && let Some((head, body, more)) = content::whole(rest, number, frame_max)
             {
@@ -285,6 +289,10 @@ impl Running {
         if fault.reach == Reach::Connection {
             return Err(fault);
         }
+        if self.channel(number).is_none_or(|channel| channel.stage != Stage::Running) {
+            // An acknowledgement that was gathered before has closed it meanwhile.
+            return Ok(());
+        }
         tracing::warn!(peer = %self.peer, channel = number, reason = fault.text.as_str(), "channel closed");
         self.close_channel(number, touched);
         if let Some(channel) = self.channel(number) {
@@ -343,16 +351,21 @@ impl Running {
         if let Err(fault) = self.end_batch(touched) {
             tracing::debug!(%fault, "fault on a connection that ends");
         }
-        let numbers: Vec<u16> = (0..=u16::MAX).take(self.channels.len()).collect();
+        let numbers: Vec<u16> = (0..=u16::MAX).zip(&self.channels).filter_map(|(n, c)| c.as_ref().map(|_| n)).collect();
+        // All consumers first: what one channel gives back must not go to another one of the dying.
+        let deserted: Vec<_> = numbers.iter().flat_map(|number| self.drop_consumers(*number)).collect();
         for number in numbers {
             self.close_channel(number, touched);
+        }
+        for queue in deserted {
+            self.end_if_deserted(&queue);
         }
         self.channels.clear();
         if !self.owned.is_empty() {
             self.vhost.end_owned(self.number, std::mem::take(&mut self.owned));
         }
         if self.node.alarms().is_raised() {
-            // What is given back may end an alarm, and this may be the last one to look.
+            // What went with it may be what memory was short of; it has no other look to come.
             self.node.alarms().look();
         }
         tracing::info!(

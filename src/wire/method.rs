@@ -569,6 +569,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::limits::TABLE_DEPTH_MAX;
     use crate::wire::table::Value;
 
     fn encoded(class: &AMQPClass) -> Vec<u8> {
@@ -804,14 +805,14 @@ mod tests {
             }
             [b"\0\x0a\0\x0b", &(table.len() as u32).to_be_bytes()[..], &table, b"\x05PLAIN\0\0\0\0\x05en_US"].concat()
         };
-        let (allowed, refused) = (deep(64), deep(65));
+        let (allowed, refused) = (deep(TABLE_DEPTH_MAX), deep(TABLE_DEPTH_MAX + 1));
         let parsed = std::thread::Builder::new()
             .stack_size(256 * 1024)
             .spawn(move || (parse(&allowed).is_ok(), parse(&refused).map(|_| ()).unwrap_err().to_string()))
             .unwrap();
         let (allowed, refused) = parsed.join().unwrap();
         assert!(allowed);
-        assert_eq!(refused, "502 SYNTAX_ERROR - field table nested deeper than 64 levels");
+        assert_eq!(refused, "502 SYNTAX_ERROR - field table nested deeper than 256 levels");
     }
 
     fn short() -> impl Strategy<Value = String> {

@@ -14,7 +14,7 @@ use text::{Fields, fields};
 use value::{Quoted, Reader, Sum, Value};
 
 /// How long a frame is awaited unless a test says otherwise.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 /// The protocol header of 0-9-1.
 pub const HEADER: &[u8; 8] = b"AMQP\x00\x00\x09\x01";
 /// What the common clients announce.
@@ -199,6 +199,11 @@ impl Peer {
             Some(method) if method == name => Ok(heard),
             _ => Err(format!("{name} expected, heard: {heard}")),
         }
+    }
+
+    /// Where the broker sees it.
+    pub fn address(&self) -> SocketAddr {
+        self.stream.local_addr().expect("a connected socket has an address")
     }
 
     /// Octets as they are.

@@ -32,7 +32,7 @@
 //! | `nothing CH [queue=q]` | records what comes before the answer to a harmless request, else `nothing` |
 //! | `eventually METHOD [text]: method k=v ...` | asks on fresh channels until METHOD (holding text) answers; records that answer |
 //! | `closed [SECONDS]` | records frames, heartbeats apart, until the broker closes the socket |
-//! | `patience N` | frames are awaited for N seconds on this connection, instead of 2 |
+//! | `patience N` | frames are awaited for N seconds on this connection, instead of 5 |
 //! | `drop` | closes the socket, saying nothing |
 //! | `let NAME FIELD` | keeps a field of the last frame; `$NAME` stands for it in later steps |
 //! | `forget FIELD/KEY` | records `...` for this field from here on |
