@@ -12,6 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::JoinHandle;
@@ -21,6 +22,8 @@ use tokio::time::{Instant, Sleep, timeout};
 const READS_IN_A_ROW: usize = 4;
 /// How long the last octets may take to be written, where nothing else is said.
 const LAST_WRITE_MS: u64 = 500;
+/// How often a peer that is not read because of an alarm is looked after.
+const LOOK_MS: u64 = 1_000;
 
 /// A connection that was accepted.
 pub struct Connection {
@@ -74,9 +77,11 @@ impl Connection {
         tokio::pin!(sleep);
         loop {
             let now = self.clock.now();
-            let held = self.session.is_blocked() || self.outbox.lock().holds_reader();
+            let is_blocked = self.session.is_blocked();
+            let held = self.outbox.lock().holds_reader() || is_blocked && !self.peer_has_left().await;
             self.session.hold(held, now);
             match self.session.tick(now) {
+                Ok(next) if is_blocked => rouse_at(sleep.as_mut(), next.min(now + LOOK_MS), now),
                 Ok(next) => rouse_at(sleep.as_mut(), next, now),
                 Err(hangup) => return hangup,
             }
@@ -138,6 +143,13 @@ impl Connection {
         let used = self.session.receive(&self.buffer, self.clock.now())?;
         self.buffer.advance(used);
         Ok(())
+    }
+
+    /// Whether the peer has closed its side. A socket that is not read does not tell by itself, and whoever is gone
+    /// must not keep its queues and deliveries: what it had sent before is read in spite of an alarm.
+    async fn peer_has_left(&self) -> bool {
+        let ready = timeout(Duration::ZERO, self.socket.ready(Interest::READABLE)).await;
+        matches!(ready, Ok(Ok(ready)) if ready.is_read_closed())
     }
 
     async fn discard(&mut self) {

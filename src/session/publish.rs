@@ -157,7 +157,7 @@ impl Running {
         let queues = match known {
             // Headers without further keys lead nowhere else.
             Known::Queues(queues) if keys.len() == 1 => queues.to_vec(),
-            _ => self.route(publish, &keys, &MessageHeaders(headers.unwrap_or(Table::empty())))?,
+            _ => self.route(publish, &keys, &MessageHeaders::new(headers.unwrap_or(Table::empty())))?,
         };
         let properties = rewritten.as_deref().unwrap_or(publication.properties);
         let publication = Publication { properties, ..publication };

@@ -282,6 +282,10 @@ impl Running {
         let fault = if fault.class == 0 { fault.at(class, id) } else { fault };
         // What was accepted before the fault counts, and is confirmed.
         self.end_batch(touched)?;
+        if self.channel(number).is_some_and(|channel| channel.stage != Stage::Running) {
+            // An acknowledgement that came before has closed the channel already: what came behind it is void.
+            return Ok(());
+        }
         if fault.reach == Reach::Connection {
             return Err(fault);
         }

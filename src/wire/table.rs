@@ -575,6 +575,17 @@ mod tests {
     }
 
     #[test]
+    fn kept_tables_hash_as_they_compare() {
+        let hash = |octets: &[u8]| {
+            let table = OwnedTable::from(Table::check(octets).unwrap());
+            foldhash::fast::FixedState::default().hash_one(table)
+        };
+        assert_eq!(hash(b"\x01at\x01\x01bl\0\0\0\0\0\0\0\x05"), hash(b"\x01bL\0\0\0\0\0\0\0\x05\x01at\x02"));
+        let distinct: std::collections::HashSet<u64> = (0..=u8::MAX).map(|n| hash(&[1, b'a', b'B', n])).collect();
+        assert_eq!(distinct.len(), 256);
+    }
+
+    #[test]
     fn builders_write_what_is_read() {
         let mut array = ArrayBuilder::new();
         for (_, value) in Table::check(ALL).unwrap().iter() {
