@@ -26,6 +26,9 @@ const _: () = assert!(TABLE_DEPTH_MAX >= 16);
 /// Largest frame before tune-ok, in octets: room for client properties.
 pub const FRAME_SIZE_BEFORE_TUNE: u32 = 131_072;
 
+/// Octets asked of the socket in one read before the connection is open.
+pub const READ_CHUNK_BEFORE_OPEN: usize = 4 * 1024;
+
 /// Octets asked of the socket in one read.
 pub const READ_CHUNK: usize = 64 * 1024;
 

@@ -6,6 +6,7 @@ use crate::broker::replies::{REPLY_PREFIX, REPLY_TO};
 use crate::broker::token;
 use crate::broker::vhost::Vhost;
 use crate::queue::arguments::{self, QueueType, inequivalent};
+use crate::queue::core::Core;
 use crate::queue::{Counts, Declared, Queue};
 use crate::wire::fault::{Code, Fault};
 use crate::wire::name::Name;
@@ -93,21 +94,19 @@ impl Vhost {
         let mut names = self.change();
         let Some(queue) = names.queue(&name) else { return Ok(0) };
         self.check_owner(queue, connection)?;
-        let counts = queue.counts();
-        let refuse = |why: &str| {
-            let words = self.queue_words(&name);
-            Err(Fault::new(Code::PreconditionFailed, format_args!("{words} {why}")))
+        let objection = |core: &Core| match () {
+            () if if_empty && core.ready() > 0 => Some("not empty"),
+            () if if_unused && core.consumer_count() > 0 => Some("in use"),
+            () => None,
         };
-        if if_empty && counts.messages > 0 {
-            return refuse("not empty");
-        }
-        if if_unused && counts.consumers > 0 {
-            return refuse("in use");
-        }
+        let remains = queue.end_unless(objection).map_err(|why| {
+            let words = self.queue_words(&name);
+            Fault::new(Code::PreconditionFailed, format_args!("{words} {why}"))
+        })?;
         let name = queue.name().clone();
-        let removed = names.remove_queue(&name);
+        names.remove_queue(&name);
         drop(names);
-        Ok(removed.map_or(0, |queue| queue.end()))
+        Ok(remains.bury())
     }
 
     /// Every declaration of a direct reply-to name is a question whether somebody waits there.

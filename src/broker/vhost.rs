@@ -9,6 +9,7 @@ use crate::broker::topology::{self, Routed, Topology};
 use crate::counters::Counters;
 use crate::limits;
 use crate::queue::Queue;
+use crate::queue::core::Core;
 use crate::routing::headers::Headers;
 use crate::wire::fault::{Code, Fault};
 use crate::wire::name::Name;
@@ -147,10 +148,11 @@ impl Vhost {
     pub fn end_if_deserted(&self, queue: &Arc<Queue>) {
         let mut names = self.change();
         let is_ours = names.queue(queue.name().as_octets()).is_some_and(|other| Arc::ptr_eq(other, queue));
-        if is_ours && queue.is_deserted() {
+        let stays = |core: &Core| (!core.is_deserted()).then_some(());
+        if is_ours && let Ok(remains) = queue.end_unless(stays) {
             names.remove_queue(queue.name());
             drop(names);
-            queue.end();
+            remains.bury();
         }
     }
 
@@ -170,7 +172,7 @@ impl Vhost {
                 .collect();
             drop(names);
             for queue in ended {
-                queue.end();
+                queue.end().bury();
             }
         }
     }

@@ -115,7 +115,9 @@ impl Connection {
     /// Reads what is there, up to a bound, and hands it to the session.
     async fn read(&mut self) -> Result<(), Hangup> {
         for _ in 0..READS_IN_A_ROW {
-            self.buffer.reserve(limits::READ_CHUNK);
+            // Strangers get little to fill: a login is short, and there may be many of them.
+            let chunk = if self.session.is_open() { limits::READ_CHUNK } else { limits::READ_CHUNK_BEFORE_OPEN };
+            self.buffer.reserve(chunk);
             let room = self.buffer.capacity() - self.buffer.len();
             let read = match self.socket.try_read_buf(&mut self.buffer) {
                 Ok(0) => return Err(Hangup { reason: CLOSED_BY_PEER.to_owned(), linger_ms: 0 }),

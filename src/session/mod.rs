@@ -182,6 +182,11 @@ impl Session {
         Ok(next)
     }
 
+    /// Whether the client has logged in and opened a virtual host.
+    pub fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Running(_))
+    }
+
     /// Whether publishers are held back and this connection has published: it is not to be read until alarms are over.
     pub fn is_blocked(&self) -> bool {
         matches!(&self.stage, Stage::Running(running) if running.is_blocked())

@@ -45,6 +45,8 @@ impl Runs {
             }
         }
         self.messages = 0;
+        // Not only at the end of the read batch: whoever was announced here is written to by nobody else until then.
+        touched.wake();
     }
 }
 
