@@ -208,6 +208,76 @@ fn one_data_directory_has_one_broker() {
 }
 
 #[test]
+fn a_message_of_exactly_the_largest_size_comes_back_whole() {
+    let directory = Directory::new();
+    directory.write("config.toml", "max_message_size = 10000\n");
+    let mut process = Process::start(leveret(&directory, &["--bind", "127.0.0.1:0"]));
+    let mut peer = client(process.address(), "frame-max=4096");
+    call(&mut peer, "queue.declare", "queue=q", "queue.declare-ok");
+    let body: Vec<u8> = (0..10_000).map(|n| (n % 251) as u8).collect();
+    publish(&mut peer, "q", &body);
+    peer.send(1, "basic.get", "queue=q no-ack").unwrap();
+    assert_eq!(content(&mut peer).1, body);
+    publish(&mut peer, "q", &[0; 10_001]);
+    let text = "1 channel.close reply-code=406 reply-text=\"PRECONDITION_FAILED - message size 10001 is larger than \
+        configured max size 10000\" class-id=60 method-id=40";
+    assert_eq!(peer.recv().to_string(), text);
+}
+
+#[test]
+fn an_impersonator_may_publish_with_another_name() {
+    let directory = Directory::new();
+    let user = |name: &str, impersonator: bool| {
+        format!("[[users]]\nname = \"{name}\"\npassword = \"p\"\nimpersonator = {impersonator}\n")
+    };
+    directory.write("config.toml", &(user("relay", true) + &user("alice", false)));
+    let mut process = Process::start(leveret(&directory, &["--bind", "127.0.0.1:0"]));
+    let address = process.address();
+    for (name, answer) in [("relay", "basic.ack"), ("alice", "channel.close")] {
+        let mut peer = client(address, &format!("user={name} password=p"));
+        call(&mut peer, "confirm.select", "", "confirm.select-ok");
+        let properties = peer::text::fields("user-id=bob").unwrap();
+        peer.publish(1, &peer::text::fields("routing-key=none").unwrap(), &properties, b"").unwrap();
+        expect(&peer.recv(), answer);
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_said_once_a_queue() {
+    let directory = Directory::new();
+    let (mut process, address) = Process::serve(&directory, &[]);
+    let mut peer = client(address, NAMED);
+    process.line("connection opened");
+    let before = process.log.len();
+    let arguments = r#"arguments={x-max-length: int32 5, x-expires: int32 60000, x-mine: "1", x-queue-type: "quorum"}"#;
+    for _ in 0..2 {
+        call(&mut peer, "queue.declare", &format!("queue=q durable {arguments}"), "queue.declare-ok");
+    }
+    peer.call(0, "connection.close", "reply-code=200").unwrap();
+    process.line("connection closed");
+    let lines = &process.log[before..process.log.len() - 1];
+    for (line, told) in lines.iter().zip(["kind=\"quorum\"", "argument=\"x-expires\"", "argument=\"x-max-length\""]) {
+        assert!(line.contains("WARN") && line.contains("queue=q") && line.contains(told), "{told}: {line}");
+    }
+    assert_eq!(lines.len(), 3, "{lines:#?}");
+}
+
+#[test]
+fn who_only_looks_whether_the_port_is_open_leaves_no_line() {
+    let directory = Directory::new();
+    let (mut process, address) = Process::serve(&directory, &[]);
+    let before = process.log.len();
+    let probe = Peer::connect(address).unwrap();
+    let probed = probe.address();
+    drop(probe);
+    drop(client(address, NAMED));
+    process.line("connection closed");
+    process.signal("TERM");
+    process.end();
+    assert!(!process.log[before..].iter().any(|line| line.contains(&probed.to_string())), "{:#?}", process.log);
+}
+
+#[test]
 fn connections_have_a_line_each_and_messages_none() {
     let directory = Directory::new();
     let (mut process, address) = Process::serve(&directory, &[]);

@@ -153,6 +153,8 @@ mod tests {
         assert_eq!(properties.get(b"product"), Some(Value::LongStr(b"RabbitMQ")));
         let version = node.config().server_version.as_bytes();
         assert_eq!(properties.get(b"version"), Some(Value::LongStr(version)));
+        let own = env!("CARGO_PKG_VERSION").as_bytes();
+        assert_eq!(properties.get(b"leveret"), Some(Value::LongStr(own)));
         let Some(Value::Table(capabilities)) = properties.get(b"capabilities") else { panic!() };
         assert!(capabilities.iter().count() == 9 && capabilities.iter().all(|(_, value)| value == Value::Bool(true)));
     }

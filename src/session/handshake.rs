@@ -319,6 +319,22 @@ mod tests {
     }
 
     #[test]
+    fn a_user_of_this_machine_comes_from_a_loopback_address() {
+        let node = Node::new(Config::default());
+        for (peer, is_let_in) in [
+            ("127.0.0.1:1", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("192.0.2.1:1", false),
+            ("[2001:db8::1]:1", false),
+        ] {
+            let mut handshake = Handshake::new(peer.parse().unwrap());
+            let step = handshake.start_ok(Table::empty(), b"PLAIN", b"\0guest\0guest", &node);
+            assert_eq!(matches!(step, Ok(Step::Tune)), is_let_in, "{peer}");
+        }
+    }
+
+    #[test]
     fn tuning_holds_to_the_bounds_of_both_sides() {
         let node = Node::new(Config::default());
         let (frame_max, channel_max) = (node.config().frame_max, node.config().channel_max);
