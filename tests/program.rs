@@ -89,6 +89,39 @@ fn a_bad_argument_or_variable_is_refused() {
     assert_eq!(run(command), (Some(2), expected.to_owned()));
 }
 
+/// The environment is everybody's, and need not be text.
+#[test]
+#[cfg(unix)]
+fn variables_that_are_no_text_matter_if_they_are_ours() {
+    use std::os::unix::ffi::OsStrExt;
+    let no_text = std::ffi::OsStr::from_bytes(b"\xff");
+    let directory = Directory::new();
+    let mut command = leveret(&directory, &["--bind", "127.0.0.1:0"]);
+    command.env("OTHER", no_text).env(no_text, "x");
+    Process::start(command).line("Server startup complete");
+    let mut command = leveret(&directory, &[]);
+    command.env("LEVERET_DATA_DIR", no_text);
+    let expected = "leveret: environment variable LEVERET_DATA_DIR: found \"\\xFF\", expected UTF-8";
+    assert_eq!(run(command), (Some(2), expected.to_owned()));
+}
+
+#[test]
+fn anonymous_logins_become_the_configured_user() {
+    let directory = Directory::new();
+    directory.write("config.toml", "anonymous_user = \"hare\"\n[[users]]\nname = \"hare\"\npassword = \"fast\"\n");
+    let mut process = Process::start(leveret(&directory, &["--bind", "127.0.0.1:0"]));
+    let mut peer = Peer::connect(process.address()).unwrap();
+    peer.send_octets(peer::HEADER).unwrap();
+    let start = peer.recv().to_string();
+    assert!(start.contains("mechanisms=\"AMQPLAIN ANONYMOUS PLAIN\""), "{start}");
+    let answer = peer.call(0, "connection.start-ok", "mechanism=ANONYMOUS response=\"\" locale=en_US").unwrap();
+    expect(&answer, "connection.tune");
+    peer.send(0, "connection.tune-ok", "channel-max=10 frame-max=4096 heartbeat=0").unwrap();
+    expect(&peer.call(0, "connection.open", "virtual-host=/").unwrap(), "connection.open-ok");
+    let line = process.line("connection opened");
+    assert!(line.contains("user=\"hare\""), "{line}");
+}
+
 /// What a client is offered by connection.tune.
 fn offered_heartbeat(address: SocketAddr) -> u64 {
     let mut peer = Peer::connect(address).unwrap();

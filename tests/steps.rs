@@ -191,6 +191,7 @@ areas! {
     queue_arguments "queue-arguments"
     queue_kinds "queue-kinds"
     recover "recover"
+    redelivery "redelivery"
     reply_to "reply-to"
     server_only "server-only"
     tables "tables"

@@ -3,7 +3,7 @@
 //! Exit codes: 0 after SIGTERM or Ctrl-C, 1 when the broker cannot start, 2 for a bad configuration or argument.
 
 use crate::cli::data_dir::DataDir;
-use crate::config::Config;
+use crate::config::{Config, PREFIX};
 use crate::server::Broker;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// An address to listen on; may be given several times
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT")]
     bind: Vec<SocketAddr>,
     /// Where the broker keeps its files
     #[arg(long, value_name = "DIR")]
@@ -71,7 +71,7 @@ async fn serve(config: Config) -> ExitCode {
 }
 
 fn load(arguments: &Arguments) -> Result<Config, String> {
-    let mut config = Config::load(arguments.config.as_deref(), std::env::vars()).map_err(|error| error.to_string())?;
+    let mut config = Config::load(arguments.config.as_deref(), variables()?).map_err(|error| error.to_string())?;
     if !arguments.bind.is_empty() {
         config.bind = arguments.bind.clone();
     }
@@ -82,6 +82,22 @@ fn load(arguments: &Arguments) -> Result<Config, String> {
         config.log = log.clone();
     }
     Ok(config)
+}
+
+/// The environment as text. What is none and is not ours concerns nobody here.
+fn variables() -> Result<impl Iterator<Item = (String, String)>, String> {
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else { continue };
+        match value.into_string() {
+            Ok(value) => variables.push((name, value)),
+            Err(value) if name.starts_with(PREFIX) => {
+                return Err(format!("environment variable {name}: found {value:?}, expected UTF-8"));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(variables.into_iter())
 }
 
 fn start_log(filter: &str) -> Result<(), String> {

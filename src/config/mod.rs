@@ -28,7 +28,8 @@ const HOUR_MS: u64 = 3_600_000;
 
 /// Names the file when no path is given.
 const FILE_VARIABLE: &str = "LEVERET_CONFIG";
-const PREFIX: &str = "LEVERET_";
+/// What the names of our variables begin with.
+pub const PREFIX: &str = "LEVERET_";
 /// Variables that belong to the project's tests.
 const FOREIGN: [&str; 2] = ["LEVERET_TEST_", "LEVERET_STEPS_"];
 

@@ -57,7 +57,7 @@ pub struct Consumers {
     generation: u32,
     count: usize,
     has_exclusive: bool,
-    /// Those that may have more, by falling priority; a priority without such consumers is absent.
+    /// Who is served next, by falling priority, without those that were found full or stalled; no priority is empty.
     turns: Vec<(i64, VecDeque<ConsumerKey>)>,
 }
 
@@ -105,9 +105,16 @@ impl Consumers {
         true
     }
 
-    /// Whose turn it is.
-    pub fn next(&self) -> Option<ConsumerKey> {
-        self.turns.first().and_then(|(_, turn)| turn.front()).copied()
+    /// Whose turn it is, when there is a message for it. As in RabbitMQ, whoever is found full when its turn comes loses it and
+    /// queues up again when it has room; whoever made room before keeps it.
+    pub fn next(&mut self) -> Option<ConsumerKey> {
+        loop {
+            let key = self.turns.first().and_then(|(_, turn)| turn.front()).copied()?;
+            if self.find(key).is_some_and(Consumer::may_have_more) {
+                return Some(key);
+            }
+            self.leave_turn(key);
+        }
     }
 
     /// Whether the deliveries of this consumer count as settled at once.
@@ -115,15 +122,13 @@ impl Consumers {
         self.find(key).is_some_and(|consumer| consumer.terms.no_ack)
     }
 
-    /// The one whose turn it was got a message: it goes to the end of the turn, or leaves it when its credit is used up.
+    /// The one whose turn it was got a message: it goes to the end of the turn.
     pub fn delivered(&mut self, key: ConsumerKey) {
         let Some(consumer) = self.find_mut(key) else { return };
         if !consumer.terms.no_ack {
             consumer.in_flight += 1;
         }
-        if !consumer.may_have_more() {
-            self.leave_turn(key);
-        } else if let Some((_, turn)) = self.turns.first_mut()
+        if let Some((_, turn)) = self.turns.first_mut()
             && turn.len() > 1
             && turn.front() == Some(&key)
         {
@@ -151,9 +156,7 @@ impl Consumers {
     pub fn settled(&mut self, key: ConsumerKey) {
         if let Some(consumer) = self.find_mut(key) {
             consumer.in_flight = consumer.in_flight.saturating_sub(1);
-            if !consumer.in_turn {
-                self.queue_up(key);
-            }
+            self.queue_up(key);
         }
     }
 
@@ -241,6 +244,21 @@ mod tests {
         assert_eq!(serve(&mut consumers, 2), [1, 1]);
         consumers.resume(first);
         assert_eq!(serve(&mut consumers, 2), [1, 0]);
+    }
+
+    #[test]
+    fn one_that_makes_room_before_its_turn_keeps_it() {
+        let mut consumers = Consumers::default();
+        let first = consumers.add(Terms { prefetch: 1, ..Terms::default() });
+        consumers.add(Terms::default());
+        consumers.add(Terms::default());
+        assert_eq!(serve(&mut consumers, 2), [0, 1]);
+        consumers.settled(first);
+        assert_eq!(serve(&mut consumers, 4), [2, 0, 1, 2]);
+        // Found full now: it stands behind the others when it has room again.
+        assert_eq!(serve(&mut consumers, 1), [1]);
+        consumers.settled(first);
+        assert_eq!(serve(&mut consumers, 3), [2, 1, 0]);
     }
 
     #[test]

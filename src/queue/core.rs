@@ -34,8 +34,9 @@ impl Core {
     }
 
     /// The next delivery that can be made: who gets which message.
-    pub fn next_delivery(&self) -> Option<(ConsumerKey, &Entry)> {
-        Some((self.consumers.next()?, self.lanes.front()?))
+    pub fn next_delivery(&mut self) -> Option<(ConsumerKey, &Entry)> {
+        let entry = self.lanes.front()?;
+        Some((self.consumers.next()?, entry))
     }
 
     /// The delivery that [`Core::next_delivery`] named was made.
