@@ -144,7 +144,8 @@ impl<'a> Consumer<'a> {
         }
     }
 
-    fn result(self) -> Consumed {
+    fn result(mut self) -> Consumed {
+        self.recorder.flush();
         let queue = |sink: Sink| {
             let seen = move |(producer, _, track)| Seen { queue: sink.queue, producer, track };
             sink.lanes.into_iter().map(seen)

@@ -107,6 +107,8 @@ pub struct Listener<'a> {
     returned: Vec<Vec<u64>>,
     /// Channels whose returned message's body is on its way.
     returning: Vec<bool>,
+    /// Who wants no publications: the connection itself and each channel.
+    holds: Vec<bool>,
     recorder: Recorder<'a>,
     /// ns without a sign of life that are too many; 0: any number is fine.
     silence: u64,
@@ -121,6 +123,7 @@ impl<'a> Listener<'a> {
             settling: link.confirms.iter().map(Settling::new).collect(),
             returned: vec![Vec::new(); channels.into()],
             returning: vec![false; channels.into()],
+            holds: vec![false; 1 + usize::from(channels)],
             recorder: Recorder::new(&run.confirm_latencies),
             silence: 2_000_000_000 * u64::from(heartbeat),
         }
@@ -131,6 +134,7 @@ impl<'a> Listener<'a> {
         if let Err(why) = self.hear(socket, incoming) {
             self.run.fail(why);
         }
+        self.tell();
         self.recorder.flush();
         if self.link.held.swap(false, Ordering::AcqRel) {
             self.run.meter.blocked.fetch_sub(1, Ordering::Relaxed);
@@ -164,15 +168,19 @@ impl<'a> Listener<'a> {
                     return Ok(());
                 }
             }
-            for (settling, confirms) in self.settling.iter().zip(&self.link.confirms) {
-                settling.tell(confirms);
-            }
-            self.link.wake();
+            self.tell();
             self.recorder.flush_when_due(now);
             if closing && closing_since.get_or_insert_with(Instant::now).elapsed() > CLOSE_PATIENCE {
                 return Ok(());
             }
         }
+    }
+
+    fn tell(&self) {
+        for (settling, confirms) in self.settling.iter().zip(&self.link.confirms) {
+            settling.tell(confirms);
+        }
+        self.link.wake();
     }
 
     /// Takes a frame; true if it is the last one.
@@ -192,12 +200,12 @@ impl<'a> Listener<'a> {
                     *returning = true;
                 }
             }
-            CONNECTION_BLOCKED => self.hold(true),
-            CONNECTION_UNBLOCKED => self.hold(false),
+            CONNECTION_BLOCKED => self.hold(0, true),
+            CONNECTION_UNBLOCKED => self.hold(0, false),
             CHANNEL_FLOW => {
                 let active = Fields::of(frame.payload).octet().unwrap_or(1) & 1;
                 put(&mut self.link.owed.lock(), frame.channel, CHANNEL_FLOW_OK, |out| out.push(active));
-                self.hold(active == 0);
+                self.hold(frame.channel, active == 0);
             }
             CONNECTION_CLOSE => {
                 self.link.closed.store(true, Ordering::Release);
@@ -210,7 +218,11 @@ impl<'a> Listener<'a> {
         Ok(false)
     }
 
-    fn hold(&self, held: bool) {
+    fn hold(&mut self, channel: u16, hold: bool) {
+        if let Some(place) = self.holds.get_mut(usize::from(channel)) {
+            *place = hold;
+        }
+        let held = self.holds.contains(&true);
         if self.link.held.swap(held, Ordering::AcqRel) != held {
             let blocked = &self.run.meter.blocked;
             if held {
@@ -246,5 +258,96 @@ impl<'a> Listener<'a> {
         {
             returned.push(stamp.sequence);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::perf::method::put_short;
+    use crate::wire::encode_content::{Content, ack, basic_return, nack};
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    /// What a listener makes of what a broker sends, up to its end.
+    fn hear(link: &Link, run: &Run, octets: &[u8]) -> Heard {
+        let listening = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = TcpStream::connect(listening.local_addr().unwrap()).unwrap();
+        let (mut broker, _) = listening.accept().unwrap();
+        broker.write_all(octets).unwrap();
+        drop(broker);
+        Listener::new(run, link, 2, 0).listen(&socket, Incoming::new(64, 4096))
+    }
+
+    fn link() -> Link {
+        let link = Link::new(Some(10), 2, false);
+        (0..5).for_each(|_| link.confirms[0].publish(0));
+        link
+    }
+
+    #[test]
+    fn confirms_refusals_and_returns_are_counted() {
+        let (run, link) = (Run::default(), link());
+        let mut octets = Vec::new();
+        let body = Stamp { producer: 0, sequence: 1, time: 0 }.octets();
+        let content = Content { route: b"\0\x01q", properties: &[0, 0], body: &body };
+        basic_return(&mut octets, 1, 4096, 312, b"NO_ROUTE", content);
+        ack(&mut octets, 1, 2, true);
+        nack(&mut octets, 1, 4, false);
+        ack(&mut octets, 1, 3, false);
+        put(&mut octets, 0, CONNECTION_CLOSE_OK, |_| {});
+        let heard = hear(&link, &run, &octets);
+        assert_eq!((run.failure(), heard.excused), (None, vec![vec![1, 3], Vec::new()]));
+        assert_eq!((link.outstanding(), link.room()), (1, 18));
+        let meter = &run.meter;
+        let counters =
+            [&meter.confirmed.0, &meter.nacked, &meter.returned].map(|counter| counter.load(Ordering::Relaxed));
+        assert_eq!((counters, run.confirm_latencies.whole().count), ([3, 1, 1], 4));
+    }
+
+    #[test]
+    fn blocked_and_flow_hold_until_both_end() {
+        let blocked = |octets: &mut Vec<u8>| put(octets, 0, CONNECTION_BLOCKED, |out| put_short(out, b"memory"));
+        let unblocked = |octets: &mut Vec<u8>| put(octets, 0, CONNECTION_UNBLOCKED, |_| {});
+        let flow = |octets: &mut Vec<u8>, active: u8| put(octets, 2, CHANNEL_FLOW, |out| out.push(active));
+        let (run, link) = (Run::default(), link());
+        let mut octets = Vec::new();
+        blocked(&mut octets);
+        flow(&mut octets, 0);
+        unblocked(&mut octets);
+        let mut listener = Listener::new(&run, &link, 2, 0);
+        let mut incoming = Incoming::new(256, 4096);
+        let mut hear = |octets: &[u8]| {
+            incoming.fill(octets).unwrap();
+            while let Some(frame) = incoming.next_frame().unwrap() {
+                listener.frame(frame, 0).unwrap();
+            }
+            link.held.load(Ordering::Acquire)
+        };
+        assert!(hear(&octets));
+        assert_eq!(run.meter.blocked.load(Ordering::Relaxed), 1);
+        octets.clear();
+        flow(&mut octets, 1);
+        assert!(!hear(&octets));
+        assert_eq!(run.meter.blocked.load(Ordering::Relaxed), 0);
+        assert_eq!(link.owed.lock().len(), 2 * 13);
+    }
+
+    #[test]
+    fn an_end_that_nobody_asked_for_fails_the_run() {
+        let (run, link) = (Run::default(), link());
+        hear(&link, &run, &[]);
+        assert_eq!(run.failure().as_deref(), Some(CLOSED));
+        let (run, link) = (Run::default(), self::link());
+        let mut octets = Vec::new();
+        put(&mut octets, 0, CONNECTION_CLOSE, |out| {
+            out.extend_from_slice(&320u16.to_be_bytes());
+            put_short(out, b"CONNECTION_FORCED - bye");
+            out.extend_from_slice(&[0; 4]);
+        });
+        hear(&link, &run, &octets);
+        let why = run.failure().unwrap_or_default();
+        assert_eq!(why, "the broker closed the connection: 320 CONNECTION_FORCED - bye");
+        assert!(link.closed.load(Ordering::Acquire));
     }
 }

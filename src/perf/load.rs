@@ -74,9 +74,14 @@ pub fn load(options: &Options, name: &str) -> Result<Load, String> {
     let declared = control.send(&layout.declare(options)).and_then(|()| sync(&mut control));
     let load =
         declared.and_then(|()| Loading { options, layout: &layout, run: &run }.go(&mut watch, &mut control, broker));
-    let deleted = delete(&layout, control);
-    let load = load?;
-    deleted.map(|()| load)
+    match load {
+        Ok(load) => delete(&layout, control).map(|()| load),
+        Err(why) => {
+            // The channel may be closed. What is left behind is deleted if the broker lets us; the reason counts more.
+            let _ = tidy_up(options, &layout);
+            Err(why)
+        }
+    }
 }
 
 /// Returns once everything that was sent before is done.
@@ -84,6 +89,12 @@ fn sync(control: &mut Connection) -> Result<(), String> {
     let mut out = Vec::new();
     method::qos(&mut out, 1, 0);
     control.call(&out, 1, BASIC_QOS_OK).map(drop)
+}
+
+fn tidy_up(options: &Options, layout: &Layout) -> Result<(), String> {
+    let mut control = Connection::open(&options.url, "leveret perf", 0)?;
+    control.open_channel(1)?;
+    delete(layout, control)
 }
 
 fn delete(layout: &Layout, mut control: Connection) -> Result<(), String> {
@@ -124,7 +135,7 @@ impl<'a> Loading<'a> {
         let total: u64 = published.iter().flat_map(|published| &published.messages).sum();
         let excused: u64 =
             published.iter().flat_map(|published| &published.excused).map(|list| list.len() as u64).sum();
-        let came = depth.unwrap_or(moments.last.consumed);
+        let came = depth.filter(|_| options.consumers == 0).unwrap_or(moments.last.consumed);
         let verdict = if options.consumers == 0 || options.size < stamp::SIZE {
             let refused = run.meter.nacked.load(Relaxed) + run.meter.returned.load(Relaxed);
             Verdict::by_count(total * self.layout.copies(), excused.max(refused) * self.layout.copies(), came)
@@ -189,23 +200,24 @@ impl<'a> Loading<'a> {
         self.wait_until_ready(consumers.len() + producers.len());
         let before = watch.usage();
         run.enter(Stage::Publishing);
-        let (begin, end) = self.publishing(watch);
+        let (begin, mut end) = self.publishing(watch);
+        let counted = run.published_all.load(Acquire) == options.producers;
         run.enter(Stage::Draining);
         let published = self.join(producers, watch);
+        let due = self.due(&published);
+        let rests = options.consumers == 0 || options.consume_after;
+        let depth = if rests { Some(self.depth(control, watch, due)?) } else { None };
+        if rests || counted {
+            // What is still in a socket is not published yet: now the broker has all of it.
+            end = Snapshot::take(run);
+        }
+        let drain = end;
         if options.consume_after {
             watch.usage();
             consumers = self.consumers(scope)?;
             self.wait_until_ready(options.producers + consumers.len());
         }
-        let drain = if options.consume_after { Snapshot { time: run.now(), consumed: 0, ..end } } else { end };
-        let due = self.due(&published);
-        let depth = match options.consumers {
-            0 => Some(self.depth(control, watch, due)?),
-            _ => None,
-        };
-        if depth.is_none() {
-            self.drain(watch, due);
-        }
+        self.drain(watch, due);
         let last = Snapshot { time: run.meter.last_consumed.load(Relaxed).max(end.time), ..Snapshot::take(run) };
         let usage = before.zip(watch.usage());
         run.enter(Stage::Ending);
@@ -288,7 +300,11 @@ impl<'a> Loading<'a> {
     /// Waits until all came, or nothing comes any more.
     fn drain(&self, watch: &mut Watch<'_>, due: u64) {
         let (mut seen, mut since) = (Snapshot::take(self.run), Instant::now());
-        while seen.consumed < due && !self.run.is_at(Stage::Failed) && since.elapsed() < self.options.drain {
+        while self.options.consumers > 0
+            && seen.consumed < due
+            && !self.run.is_at(Stage::Failed)
+            && since.elapsed() < self.options.drain
+        {
             watch.look();
             let now = Snapshot::take(self.run);
             if now.moved_since(seen) {
