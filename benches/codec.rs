@@ -41,43 +41,43 @@ fn payload(octets: &[u8]) -> &[u8] {
     }
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn publish_by_hand(bencher: Bencher<'_, '_>) {
     let octets = publish();
     bencher.bench(|| method::parse(black_box(payload(&octets))).is_ok());
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn publish_by_amq_protocol(bencher: Bencher<'_, '_>) {
     let octets = publish();
     bencher.bench(|| parse_frame(black_box(&octets[..])).is_ok());
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn ack_by_hand(bencher: Bencher<'_, '_>) {
     let octets = ack();
     bencher.bench(|| method::parse(black_box(payload(&octets))).is_ok());
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn ack_by_amq_protocol(bencher: Bencher<'_, '_>) {
     let octets = ack();
     bencher.bench(|| parse_frame(black_box(&octets[..])).is_ok());
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn header_by_hand(bencher: Bencher<'_, '_>) {
     let octets = generated(AMQPFrame::Header(1, head()));
     bencher.bench(|| properties::content_head(black_box(payload(&octets))).is_ok());
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn header_by_amq_protocol(bencher: Bencher<'_, '_>) {
     let octets = generated(AMQPFrame::Header(1, head()));
     bencher.bench(|| parse_frame(black_box(&octets[..])).is_ok());
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn deliver_by_hand(bencher: Bencher<'_, '_>) {
     let content = Content { route: b"\x00\x06orders", properties: b"\x10\x00\x02", body: &BODY };
     let mut out = Vec::with_capacity(1024);
@@ -88,7 +88,7 @@ fn deliver_by_hand(bencher: Bencher<'_, '_>) {
     });
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn deliver_by_amq_protocol(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| {
         let deliver = basic::Deliver {
@@ -104,7 +104,7 @@ fn deliver_by_amq_protocol(bencher: Bencher<'_, '_>) {
     });
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn confirm_by_hand(bencher: Bencher<'_, '_>) {
     let mut out = Vec::with_capacity(64);
     bencher.bench_local(|| {
@@ -114,7 +114,7 @@ fn confirm_by_hand(bencher: Bencher<'_, '_>) {
     });
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn confirm_by_amq_protocol(bencher: Bencher<'_, '_>) {
     bencher.bench(|| {
         generated(AMQPFrame::Method(

@@ -23,6 +23,8 @@
 //! `perf` touch sockets; only they and `clock` know the time; only `wire` names the protocol crates; nothing that a peer sends
 //! panics or costs unbounded memory.
 
+#![deny(clippy::unwrap_used, clippy::expect_used)]
+
 pub mod broker;
 pub mod cli;
 pub mod clock;
@@ -40,4 +42,5 @@ pub mod window;
 pub mod wire;
 
 pub use config::Config;
-pub use server::{Broker, StartError};
+pub use server::Broker;
+pub use server::start_error::StartError;

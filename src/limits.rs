@@ -26,6 +26,9 @@ const _: () = assert!(TABLE_DEPTH_MAX >= 16);
 /// Largest frame before tune-ok, in octets: room for client properties.
 pub const FRAME_SIZE_BEFORE_TUNE: u32 = 131_072;
 
+/// Octets asked of the socket in one read before the connection is open.
+pub const READ_CHUNK_BEFORE_OPEN: usize = 4 * 1024;
+
 /// Octets asked of the socket in one read.
 pub const READ_CHUNK: usize = 64 * 1024;
 
@@ -50,11 +53,14 @@ pub const RUN_MESSAGES: usize = 512;
 /// Most queues that messages are gathered for at a time.
 pub const RUN_QUEUES: usize = 16;
 
+/// Most queues taken out under one hold of a virtual host's names.
+pub const END_RUN: usize = 64;
+
 /// Most (exchange, key) pairs that a connection remembers the queues of.
 pub const ROUTE_CACHE_ENTRIES: usize = 1_024;
 
-/// Most octets of exchanges and keys that a connection remembers.
-pub const ROUTE_CACHE_OCTETS: usize = 64 * 1024;
+/// Most octets of exchanges, keys and references to queues that a connection remembers.
+pub const ROUTE_CACHE_OCTETS: usize = 256 * 1024;
 
 /// Ten years, in ms: the longest time to live (RabbitMQ's check_expiry).
 pub const EXPIRY_MAX_MS: i64 = 315_360_000_000;

@@ -1,5 +1,7 @@
 //! The program: arguments in, exit code out. Everything else is the library's.
 
+#![deny(clippy::unwrap_used, clippy::expect_used)]
+
 use clap::Parser;
 use std::process::ExitCode;
 

@@ -94,3 +94,48 @@ impl std::fmt::Debug for Access {
         f.debug_struct("Access").field("users", &self.users.keys()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::User as Configured;
+
+    fn access(anonymous: Option<&str>) -> Access {
+        let user = |name: &str| Configured {
+            name: name.to_owned(),
+            password: Password::new("secret"),
+            impersonator: name == "relay",
+        };
+        let users = vec![user("relay"), user("alice")];
+        Access::new(&Config { users, anonymous_user: anonymous.map(str::to_owned), ..Config::default() })
+    }
+
+    #[test]
+    fn guest_comes_from_this_machine_only() {
+        let access = access(None);
+        assert!(access.login(b"guest", b"guest", true).is_ok());
+        let refused = access.login(b"guest", b"guest", false);
+        assert_eq!(refused, Err(Refusal::NotFromLoopback("guest".to_owned())));
+        assert!(access.login(b"alice", b"secret", false).is_ok_and(|user| !user.impersonator));
+        assert!(access.login(b"relay", b"secret", false).is_ok_and(|user| user.impersonator));
+    }
+
+    #[test]
+    fn unknown_users_and_wrong_passwords_are_refused_alike() {
+        let access = access(None);
+        for (name, password) in
+            [(&b"alice"[..], &b"Secret"[..]), (b"alice", b""), (b"nobody", b"secret"), (b"\xff", b"")]
+        {
+            let name_shown = String::from_utf8_lossy(name).into_owned();
+            assert_eq!(access.login(name, password, true), Err(Refusal::InvalidCredentials(name_shown)));
+        }
+    }
+
+    #[test]
+    fn anonymous_is_offered_where_it_is_a_user() {
+        assert_eq!((access(None).mechanisms(), access(None).anonymous(true)), ("AMQPLAIN PLAIN", None));
+        let access = access(Some("alice"));
+        assert_eq!(access.mechanisms(), "AMQPLAIN ANONYMOUS PLAIN");
+        assert!(access.anonymous(false).is_some_and(|login| login.is_ok_and(|user| user.name == "alice")));
+    }
+}

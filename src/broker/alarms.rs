@@ -58,3 +58,37 @@ impl Alarms {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alarm_ends_a_little_below_its_mark() {
+        let counters = Arc::new(Counters::default());
+        let alarms = Alarms::new(Arc::clone(&counters), 100);
+        counters.book_memory(0, 100);
+        assert_eq!(alarms.look(), None);
+        counters.book_memory(100, 101);
+        assert!(!alarms.is_raised());
+        assert!(alarms.look().is_some() && alarms.is_raised());
+        counters.book_memory(101, 91);
+        assert!(alarms.look().is_some());
+        counters.book_memory(91, 90);
+        assert!(alarms.look().is_none() && !alarms.is_raised());
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_told_by_whoever_looks() {
+        let counters = Arc::new(Counters::default());
+        let alarms = Arc::new(Alarms::new(Arc::clone(&counters), 100));
+        counters.book_memory(0, 1000);
+        alarms.look();
+        let mut waiting = std::pin::pin!(alarms.cleared());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        counters.book_memory(1000, 0);
+        alarms.look();
+        waiting.await;
+    }
+}

@@ -12,28 +12,6 @@ use crate::wire::fault::{Code, Fault};
 use crate::wire::name::Name;
 use crate::wire::table::{OwnedTable, Table, Value};
 
-/// The exchanges that every virtual host has, beside the default one.
-const PREDECLARED: [(&str, Kind, bool); 6] = [
-    ("amq.direct", Kind::Direct, false),
-    ("amq.fanout", Kind::Fanout, false),
-    ("amq.topic", Kind::Topic, false),
-    ("amq.headers", Kind::Headers, false),
-    ("amq.match", Kind::Headers, false),
-    ("amq.rabbitmq.trace", Kind::Topic, true),
-];
-
-/// The names of a new virtual host.
-pub fn predeclared() -> Topology {
-    let mut names = Topology::default();
-    for (name, kind, internal) in PREDECLARED {
-        let arguments = OwnedTable::default();
-        let declared =
-            DeclaredExchange { kind, durable: true, auto_delete: false, internal, arguments, alternate: None };
-        names.add_exchange(Name::from_static(name), declared);
-    }
-    names
-}
-
 /// What exchange.declare asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct ExchangeDeclare<'a> {
@@ -274,4 +252,99 @@ fn refuse_default(name: &[u8]) -> Result<(), Fault> {
         return Err(Fault::new(Code::AccessRefused, "operation not permitted on the default exchange"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::queues::QueueDeclare;
+    use crate::counters::Counters;
+    use crate::wire::table_builder::TableBuilder;
+    use std::sync::Arc;
+
+    fn vhost() -> Vhost {
+        Vhost::new(Name::from_static("/"), Arc::new(Counters::default()))
+    }
+
+    fn text<T>(outcome: Result<T, Fault>) -> String {
+        outcome.map_or_else(|fault| fault.to_string(), |_| "ok".to_owned())
+    }
+
+    fn declare<'a>(name: &'a [u8], kind: &'a [u8]) -> ExchangeDeclare<'a> {
+        let arguments = Table::empty();
+        ExchangeDeclare { name, kind, durable: false, auto_delete: false, internal: false, arguments }
+    }
+
+    fn queue(vhost: &Vhost, name: &[u8], exclusive: bool) {
+        let arguments = Table::empty();
+        vhost
+            .declare_queue(QueueDeclare { name, durable: false, exclusive, auto_delete: false, arguments }, 1)
+            .unwrap();
+    }
+
+    fn bind<'a>(source: &'a [u8], destination: &'a [u8], to_queue: bool) -> Bind<'a> {
+        Bind { source, destination, to_queue, key: b"", arguments: Table::empty() }
+    }
+
+    #[test]
+    fn names_and_types_are_checked_before_anything_is_made() {
+        let vhost = vhost();
+        for (name, kind, expected) in [
+            (&b"x"[..], &b"direct"[..], "ok"),
+            (b"\r\nx", b"direct", "ok"),
+            (b"x", b"no", "406 PRECONDITION_FAILED - unknown exchange type 'no'"),
+            (b"", b"direct", "403 ACCESS_REFUSED - operation not permitted on the default exchange"),
+            (b"amq.x", b"direct", "403 ACCESS_REFUSED - exchange name 'amq.x' contains reserved prefix 'amq.*'"),
+        ] {
+            assert_eq!(text(vhost.declare_exchange(declare(name, kind))), expected);
+        }
+        assert!(vhost.check_exchange(b"x").is_ok());
+        assert_eq!(text(vhost.check_exchange(b"y")), "404 NOT_FOUND - no exchange 'y' in vhost '/'");
+    }
+
+    #[test]
+    fn a_second_declaration_means_the_same_or_is_refused() {
+        let vhost = vhost();
+        vhost.declare_exchange(declare(b"x", b"topic")).unwrap();
+        assert!(vhost.declare_exchange(declare(b"x", b"topic")).is_ok());
+        let refused = "406 PRECONDITION_FAILED - inequivalent arg 'durable' for exchange 'x' in vhost '/': received 'true' \
+                       but current is 'false'";
+        assert_eq!(text(vhost.declare_exchange(ExchangeDeclare { durable: true, ..declare(b"x", b"topic") })), refused);
+        let mut arguments = TableBuilder::new();
+        arguments.put_long_str(b"alternate-exchange", b"y");
+        let with_alternate = ExchangeDeclare { arguments: arguments.as_table(), ..declare(b"x", b"topic") };
+        assert!(text(vhost.declare_exchange(with_alternate)).contains("inequivalent arg 'alternate-exchange'"));
+    }
+
+    #[test]
+    fn bindings_need_both_ends_and_the_right_to_the_queue() {
+        let vhost = vhost();
+        queue(&vhost, b"mine", true);
+        assert_eq!(text(vhost.bind(bind(b"amq.fanout", b"mine", true), 1)), "ok");
+        assert!(text(vhost.bind(bind(b"amq.fanout", b"mine", true), 2)).starts_with("405"));
+        assert!(
+            text(vhost.bind(bind(b"absent", b"mine", true), 1)).starts_with("404 NOT_FOUND - no exchange 'absent'")
+        );
+        assert!(text(vhost.bind(bind(b"amq.fanout", b"q", true), 1)).starts_with("404 NOT_FOUND - no queue 'q'"));
+        assert!(text(vhost.bind(bind(b"", b"mine", true), 1)).starts_with("403"));
+        assert!(vhost.names().exchange(b"amq.fanout").unwrap().is_used());
+        vhost.unbind(bind(b"amq.fanout", b"mine", true)).unwrap();
+        vhost.unbind(bind(b"amq.fanout", b"mine", true)).unwrap();
+        assert!(!vhost.names().exchange(b"amq.fanout").unwrap().is_used());
+    }
+
+    #[test]
+    fn an_exchange_in_use_is_deleted_unless_asked_not_to() {
+        let vhost = vhost();
+        vhost.declare_exchange(declare(b"x", b"fanout")).unwrap();
+        vhost.bind(bind(b"x", b"amq.direct", false), 1).unwrap();
+        assert_eq!(
+            text(vhost.delete_exchange(b"x", true)),
+            "406 PRECONDITION_FAILED - exchange 'x' in vhost '/' in use"
+        );
+        assert_eq!(text(vhost.delete_exchange(b"x", false)), "ok");
+        assert_eq!(text(vhost.delete_exchange(b"x", false)), "ok");
+        assert!(vhost.check_exchange(b"x").is_err());
+        assert!(text(vhost.delete_exchange(b"amq.direct", false)).starts_with("403"));
+    }
 }

@@ -2,14 +2,28 @@
 
 use crate::routing::headers::{Criteria, HeaderValue, Headers, InvalidMatch};
 use crate::wire::table::{Table, Value};
+use hashbrown::HashMap;
+use std::cell::OnceCell;
 
-/// The headers of a message.
-#[derive(Clone, Copy, Debug)]
-pub struct MessageHeaders<'a>(pub Table<'a>);
+/// The headers of a message. They are sorted into a map when somebody first asks: an exchange asks for as many as its
+/// bindings name, most exchanges for none.
+#[derive(Clone, Debug)]
+pub struct MessageHeaders<'a> {
+    table: Table<'a>,
+    by_name: OnceCell<HashMap<&'a [u8], Value<'a>>>,
+}
+
+impl<'a> MessageHeaders<'a> {
+    /// The headers in `table`.
+    pub fn new(table: Table<'a>) -> Self {
+        Self { table, by_name: OnceCell::new() }
+    }
+}
 
 impl Headers for MessageHeaders<'_> {
     fn get(&self, name: &[u8]) -> Option<HeaderValue<'_>> {
-        self.0.iter().filter(|(key, _)| *key == name).last().map(|(_, value)| header_value(value))
+        // Of a name that occurs several times the last one stays.
+        self.by_name.get_or_init(|| self.table.iter().collect()).get(name).copied().map(header_value)
     }
 }
 
@@ -41,5 +55,19 @@ fn header_value(value: Value<'_>) -> HeaderValue<'_> {
         Value::Table(table) => HeaderValue::Table(table.octets()),
         Value::Timestamp(seconds) => HeaderValue::Timestamp(seconds),
         Value::Void => HeaderValue::Void,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_name_that_occurs_twice_the_last_value_counts() {
+        let table = Table::check(b"\x01at\x01\x01bV\x01at\0").unwrap();
+        let headers = MessageHeaders::new(table);
+        assert_eq!(headers.get(b"a"), Some(HeaderValue::Bool(false)));
+        assert_eq!(headers.get(b"b"), Some(HeaderValue::Void));
+        assert_eq!(headers.get(b"c"), None);
     }
 }

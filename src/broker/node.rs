@@ -133,3 +133,39 @@ fn server_properties(config: &Config) -> Vec<u8> {
     }
     properties.into_octets()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::fault::Code;
+    use crate::wire::table::{Table, Value};
+
+    #[test]
+    fn it_has_the_virtual_hosts_that_are_configured() {
+        let node = Node::new(Config { vhosts: vec!["other".to_owned()], ..Config::default() });
+        assert!(node.vhost(b"/").is_some() && node.vhost(b"other").is_some() && node.vhost(b"").is_none());
+    }
+
+    #[test]
+    fn clients_find_what_they_look_for_in_the_server_properties() {
+        let node = Node::new(Config::default());
+        let properties = Table::check(node.server_properties()).unwrap();
+        assert_eq!(properties.get(b"product"), Some(Value::LongStr(b"RabbitMQ")));
+        let version = node.config().server_version.as_bytes();
+        assert_eq!(properties.get(b"version"), Some(Value::LongStr(version)));
+        let Some(Value::Table(capabilities)) = properties.get(b"capabilities") else { panic!() };
+        assert!(capabilities.iter().count() == 9 && capabilities.iter().all(|(_, value)| value == Value::Bool(true)));
+    }
+
+    #[test]
+    fn connections_are_asked_to_close_as_long_as_they_are_on_the_list() {
+        let node = Node::new(Config::default());
+        let outboxes = [Arc::new(Outbox::default()), Arc::new(Outbox::default())];
+        let [first, second] = outboxes.each_ref().map(|outbox| node.enlist(outbox));
+        assert_ne!(first, second);
+        node.strike(first);
+        node.close_all(&Fault::new(Code::ConnectionForced, "x"));
+        let asked = outboxes.each_ref().map(|outbox| outbox.lock().take_errands().close.is_some());
+        assert_eq!(asked, [false, true]);
+    }
+}

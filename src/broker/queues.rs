@@ -6,6 +6,7 @@ use crate::broker::replies::{REPLY_PREFIX, REPLY_TO};
 use crate::broker::token;
 use crate::broker::vhost::Vhost;
 use crate::queue::arguments::{self, QueueType, inequivalent};
+use crate::queue::core::Core;
 use crate::queue::{Counts, Declared, Queue};
 use crate::wire::fault::{Code, Fault};
 use crate::wire::name::Name;
@@ -65,6 +66,9 @@ impl Vhost {
             arguments: OwnedTable::from(declare.arguments),
         };
         names.add_queue(Arc::new(Queue::new(declared, Arc::clone(self.counters()))));
+        // The log may be slow: nobody has to wait for it.
+        drop(names);
+        warn_of_what_has_no_effect(&name, kind, declare.arguments);
         Ok(DeclareOk { name, counts: Counts::default(), is_new: true })
     }
 
@@ -90,19 +94,19 @@ impl Vhost {
         let mut names = self.change();
         let Some(queue) = names.queue(&name) else { return Ok(0) };
         self.check_owner(queue, connection)?;
-        let counts = queue.counts();
-        let refuse = |why: &str| {
-            let words = self.queue_words(&name);
-            Err(Fault::new(Code::PreconditionFailed, format_args!("{words} {why}")))
+        let objection = |core: &Core| match () {
+            () if if_empty && core.ready() > 0 => Some("not empty"),
+            () if if_unused && core.consumer_count() > 0 => Some("in use"),
+            () => None,
         };
-        if if_empty && counts.messages > 0 {
-            return refuse("not empty");
-        }
-        if if_unused && counts.consumers > 0 {
-            return refuse("in use");
-        }
+        let remains = queue.end_unless(objection).map_err(|why| {
+            let words = self.queue_words(&name);
+            Fault::new(Code::PreconditionFailed, format_args!("{words} {why}"))
+        })?;
         let name = queue.name().clone();
-        Ok(names.remove_queue(&name).map_or(0, |queue| queue.end()))
+        names.remove_queue(&name);
+        drop(names);
+        Ok(remains.bury())
     }
 
     /// Every declaration of a direct reply-to name is a question whether somebody waits there.
@@ -150,13 +154,7 @@ impl Vhost {
             QueueType::Quorum | QueueType::Stream if declare.exclusive => return refuse("exclusive-owner"),
             QueueType::Quorum | QueueType::Stream if !declare.durable => return refuse("non-durable"),
             QueueType::Quorum | QueueType::Stream if declare.auto_delete => return refuse("auto-delete"),
-            QueueType::Quorum | QueueType::Stream => {
-                tracing::warn!(queue = %name, kind = kind.name(), "queue type has no effect yet: it is a classic queue");
-            }
-        }
-        for argument in arguments::without_effect(declare.arguments) {
-            let argument = String::from_utf8_lossy(argument);
-            tracing::warn!(queue = %name, %argument, "queue argument is stored, it has no effect yet");
+            QueueType::Quorum | QueueType::Stream => {}
         }
         Ok(kind)
     }
@@ -176,5 +174,105 @@ impl Vhost {
         flag("durable", received.durable && !received.exclusive, current.durable)?;
         flag("auto_delete", received.auto_delete, current.auto_delete)?;
         arguments::check_equivalent(&words, current.kind, current.arguments.as_table(), received.arguments)
+    }
+}
+
+fn warn_of_what_has_no_effect(queue: &Name, kind: QueueType, arguments: Table<'_>) {
+    if kind != QueueType::Classic {
+        tracing::warn!(%queue, kind = kind.name(), "queue type has no effect yet: it is a classic queue");
+    }
+    for argument in arguments::without_effect(arguments) {
+        tracing::warn!(%queue, argument, "queue argument is stored, it has no effect yet");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counters::Counters;
+    use crate::message::Publication;
+    use crate::outbox::Touched;
+    use crate::wire::table_builder::TableBuilder;
+
+    fn vhost() -> Vhost {
+        Vhost::new(Name::from_static("/"), Arc::new(Counters::default()))
+    }
+
+    fn text<T>(outcome: Result<T, Fault>) -> String {
+        outcome.map_or_else(|fault| fault.to_string(), |_| "ok".to_owned())
+    }
+
+    fn declare(name: &[u8]) -> QueueDeclare<'_> {
+        QueueDeclare { name, durable: false, exclusive: false, auto_delete: false, arguments: Table::empty() }
+    }
+
+    #[test]
+    fn the_server_names_a_queue_that_has_no_name() {
+        let vhost = vhost();
+        let declared = vhost.declare_queue(declare(b""), 1).unwrap();
+        assert!(declared.is_new && declared.name.as_octets().starts_with(b"amq.gen-"));
+        assert!(vhost.check_queue(declared.name.as_octets(), 2).is_ok());
+        assert!(text(vhost.declare_queue(declare(b"amq.mine"), 1)).starts_with("403"));
+    }
+
+    #[test]
+    fn an_exclusive_queue_is_its_connections_own_and_dies_with_it() {
+        let vhost = vhost();
+        let exclusive = QueueDeclare { exclusive: true, ..declare(b"mine") };
+        assert!(vhost.declare_queue(exclusive, 1).is_ok_and(|declared| declared.is_new));
+        assert!(vhost.declare_queue(exclusive, 1).is_ok_and(|declared| !declared.is_new));
+        for refused in [
+            text(vhost.declare_queue(exclusive, 2)),
+            text(vhost.declare_queue(declare(b"mine"), 1)),
+            text(vhost.check_queue(b"mine", 2)),
+            text(vhost.delete_queue(b"mine", 2, false, false)),
+        ] {
+            assert!(refused.starts_with("405 RESOURCE_LOCKED"), "{refused}");
+        }
+        vhost.end_owned(2, [Name::from_static("mine")]);
+        assert!(vhost.check_queue(b"mine", 1).is_ok());
+        vhost.end_owned(1, [Name::from_static("mine")]);
+        assert_eq!(text(vhost.check_queue(b"mine", 1)), "404 NOT_FOUND - no queue 'mine' in vhost '/'");
+    }
+
+    #[test]
+    fn all_the_queues_of_a_connection_end_with_it() {
+        let vhost = vhost();
+        let names: Vec<_> = (0..200).map(|n| Name::new(format!("q{n}").as_bytes()).unwrap()).collect();
+        for name in &names {
+            vhost.declare_queue(QueueDeclare { exclusive: true, ..declare(name.as_octets()) }, 1).unwrap();
+        }
+        vhost.end_owned(1, names.clone());
+        assert!(names.iter().all(|name| vhost.names().queue(name.as_octets()).is_none()));
+    }
+
+    #[test]
+    fn a_second_declaration_means_the_same_or_is_refused() {
+        let vhost = vhost();
+        let mut arguments = TableBuilder::new();
+        arguments.put_i64(b"x-max-length", 5).put_i64(b"x-unknown", 1);
+        let first = QueueDeclare { arguments: arguments.as_table(), ..declare(b"q") };
+        vhost.declare_queue(first, 1).unwrap();
+        assert!(vhost.declare_queue(first, 2).is_ok());
+        assert!(text(vhost.declare_queue(declare(b"q"), 1)).contains("inequivalent arg 'x-max-length'"));
+        let durable = QueueDeclare { durable: true, ..first };
+        assert!(text(vhost.declare_queue(durable, 1)).contains("inequivalent arg 'durable'"));
+    }
+
+    #[test]
+    fn a_queue_that_is_not_empty_is_deleted_unless_asked_not_to() {
+        let vhost = vhost();
+        vhost.declare_queue(declare(b"q"), 1).unwrap();
+        let queue = vhost.usable_queue(b"q", 1).unwrap();
+        let message = Publication { route: b"\0\0", properties: b"\0\0", body: b"" }.keep(1);
+        queue.publish(&mut vec![message.clone(), message.clone()], &mut Touched::default());
+        assert!(vhost.counters().memory() > 0);
+        let refused = "406 PRECONDITION_FAILED - queue 'q' in vhost '/' not empty";
+        assert_eq!(text(vhost.delete_queue(b"q", 1, false, true)), refused);
+        assert_eq!(vhost.delete_queue(b"q", 1, true, false).ok(), Some(2));
+        assert_eq!(vhost.delete_queue(b"q", 1, true, true).ok(), Some(0));
+        assert!(queue.is_ended() && vhost.counters().memory() == 0);
+        queue.publish(&mut vec![message], &mut Touched::default());
+        assert_eq!((queue.counts().messages, vhost.counters().memory()), (0, 0));
     }
 }

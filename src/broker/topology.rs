@@ -7,7 +7,6 @@ use crate::routing::{Kind, Routes};
 use crate::wire::name::Name;
 use crate::wire::table::OwnedTable;
 use hashbrown::{HashMap, HashSet};
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// What an exchange was declared as.
@@ -57,7 +56,7 @@ pub enum Destination {
 }
 
 /// One binding. Two bindings are the same when all four parts are; arguments compare without regard to their order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Binding {
     /// The exchange it starts from.
     pub source: Name,
@@ -67,12 +66,6 @@ pub struct Binding {
     pub key: Name,
     /// Its arguments.
     pub arguments: OwnedTable,
-}
-
-impl Hash for Binding {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.source, &self.destination, &self.key).hash(state);
-    }
 }
 
 /// What an exchange's routes lead to.
@@ -105,6 +98,8 @@ pub struct Topology {
 pub struct Routed {
     /// The queues, each once.
     pub queues: Vec<Arc<Queue>>,
+    /// The same by address, as soon as there are many.
+    seen: HashSet<*const Queue>,
     /// Other headers with the same key could have led elsewhere.
     pub by_headers: bool,
 }
@@ -134,19 +129,29 @@ impl Topology {
     /// Takes a queue out, with its bindings and the auto-delete exchanges that thereby lose their last one.
     pub fn remove_queue(&mut self, name: &Name) -> Option<Arc<Queue>> {
         let queue = self.queues.get(name).cloned()?;
-        self.unbind_all(&Destination::Queue(name.clone()));
+        let deserted = self.unbind_all(&Destination::Queue(name.clone()));
         self.queues.remove(name);
+        self.remove_exchanges(deserted);
         Some(queue)
     }
 
-    /// Takes an exchange out, with all bindings from and to it. False: there is none.
+    /// Takes an exchange out, with all bindings from and to it and the auto-delete exchanges that thereby lose their last
+    /// one. False: there is none.
     pub fn remove_exchange(&mut self, name: &Name) -> bool {
-        let Some(exchange) = self.exchanges.remove(name) else { return false };
-        for binding in exchange.bindings {
-            self.forget_destination(&binding);
+        let exists = self.exchanges.contains_key(name);
+        self.remove_exchanges(vec![name.clone()]);
+        exists
+    }
+
+    /// A list instead of recursion: clients can make chains of auto-delete exchanges that are longer than any stack.
+    fn remove_exchanges(&mut self, mut names: Vec<Name>) {
+        while let Some(name) = names.pop() {
+            let Some(exchange) = self.exchanges.remove(&name) else { continue };
+            for binding in exchange.bindings {
+                self.forget_destination(&binding);
+            }
+            names.extend(self.unbind_all(&Destination::Exchange(name)));
         }
-        self.unbind_all(&Destination::Exchange(name.clone()));
-        true
     }
 
     /// Adds a binding between things that exist. Adding it again changes nothing.
@@ -162,16 +167,20 @@ impl Topology {
 
     /// Takes a binding away; an auto-delete exchange that loses its last one goes too. One that does not exist is ignored.
     pub fn unbind(&mut self, binding: &Binding) {
-        let Some(target) = self.target(&binding.destination) else { return };
-        let Some(source) = self.exchanges.get_mut(binding.source.as_octets()) else { return };
-        let Some(binding) = source.bindings.take(binding) else { return };
+        let deserted = self.take_binding(binding);
+        self.remove_exchanges(deserted.into_iter().collect());
+    }
+
+    /// Takes a binding away; returns its source if that is an auto-delete exchange without any binding now.
+    fn take_binding(&mut self, binding: &Binding) -> Option<Name> {
+        let target = self.target(&binding.destination)?;
+        let source = self.exchanges.get_mut(binding.source.as_octets())?;
+        let binding = source.bindings.take(binding)?;
         let criteria = criteria_of(source.declared.kind, &binding.arguments);
         source.routes.unbind(binding.key.as_octets(), criteria.as_ref(), &target);
-        let deserted = source.declared.auto_delete && source.bindings.is_empty();
+        let is_deserted = source.declared.auto_delete && source.bindings.is_empty();
         self.forget_destination(&binding);
-        if deserted {
-            self.remove_exchange(&binding.source);
-        }
+        is_deserted.then(|| binding.source.clone())
     }
 
     /// The queues that a message with these keys and headers goes to. An exchange that does not exist leads nowhere.
@@ -241,10 +250,10 @@ impl Topology {
         }
     }
 
-    fn unbind_all(&mut self, destination: &Destination) {
-        for binding in self.bound_to.remove(destination).unwrap_or_default() {
-            self.unbind(&binding);
-        }
+    /// Takes away what leads to `destination`; returns the auto-delete exchanges that have no binding any more.
+    fn unbind_all(&mut self, destination: &Destination) -> Vec<Name> {
+        let bindings = self.bound_to.remove(destination).unwrap_or_default();
+        bindings.iter().filter_map(|binding| self.take_binding(binding)).collect()
     }
 
     fn forget_destination(&mut self, binding: &Binding) {
@@ -258,15 +267,188 @@ impl Topology {
 }
 
 fn add(routed: &mut Routed, queue: &Arc<Queue>) {
-    if !routed.queues.iter().any(|other| Arc::ptr_eq(other, queue)) {
-        routed.queues.push(Arc::clone(queue));
+    // To look at each of a few is cheaper than to hash.
+    const FEW: usize = 16;
+    let Routed { queues, seen, .. } = routed;
+    let is_new = if queues.len() < FEW {
+        !queues.iter().any(|other| Arc::ptr_eq(other, queue))
+    } else {
+        if seen.is_empty() {
+            seen.extend(queues.iter().map(Arc::as_ptr));
+        }
+        seen.insert(Arc::as_ptr(queue))
+    };
+    if is_new {
+        queues.push(Arc::clone(queue));
     }
 }
 
+/// The exchanges that every virtual host has, beside the default one.
+const PREDECLARED: [(&str, Kind, bool); 6] = [
+    ("amq.direct", Kind::Direct, false),
+    ("amq.fanout", Kind::Fanout, false),
+    ("amq.topic", Kind::Topic, false),
+    ("amq.headers", Kind::Headers, false),
+    ("amq.match", Kind::Headers, false),
+    ("amq.rabbitmq.trace", Kind::Topic, true),
+];
+
+/// The names of a new virtual host.
+pub fn predeclared() -> Topology {
+    let mut names = Topology::default();
+    for (name, kind, internal) in PREDECLARED {
+        let arguments = OwnedTable::default();
+        let declared =
+            DeclaredExchange { kind, durable: true, auto_delete: false, internal, arguments, alternate: None };
+        names.add_exchange(Name::from_static(name), declared);
+    }
+    names
+}
+
 /// What a binding of an exchange of this type asks of a message's headers; `None` where headers do not count.
-pub fn criteria_of(kind: Kind, arguments: &OwnedTable) -> Option<Criteria> {
+fn criteria_of(kind: Kind, arguments: &OwnedTable) -> Option<Criteria> {
     match kind {
         Kind::Headers => crate::broker::headers::criteria(arguments.as_table()).ok(),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counters::Counters;
+    use crate::queue::Declared;
+    use crate::queue::arguments::QueueType;
+    use crate::routing::headers::NoHeaders;
+    use crate::wire::table_builder::TableBuilder;
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).unwrap()
+    }
+
+    fn exchange(names: &mut Topology, text: &str, kind: Kind, auto_delete: bool, alternate: Option<&str>) {
+        let alternate = alternate.map(name);
+        let arguments = OwnedTable::default();
+        let declared = DeclaredExchange { kind, durable: false, auto_delete, internal: false, arguments, alternate };
+        names.add_exchange(name(text), declared);
+    }
+
+    fn queue(names: &mut Topology, text: &str) {
+        let declared = Declared {
+            name: name(text),
+            durable: false,
+            owner: None,
+            auto_delete: false,
+            kind: QueueType::Classic,
+            arguments: OwnedTable::default(),
+        };
+        names.add_queue(Arc::new(Queue::new(declared, Arc::new(Counters::default()))));
+    }
+
+    fn binding(source: &str, destination: Destination, key: &str) -> Binding {
+        Binding { source: name(source), destination, key: name(key), arguments: OwnedTable::default() }
+    }
+
+    fn to_queue(text: &str) -> Destination {
+        Destination::Queue(name(text))
+    }
+
+    fn to_exchange(text: &str) -> Destination {
+        Destination::Exchange(name(text))
+    }
+
+    fn routed(names: &Topology, exchange: &str, keys: &[&[u8]]) -> Vec<String> {
+        let mut routed = Routed::default();
+        names.route(exchange.as_bytes(), keys, &NoHeaders, &mut routed);
+        let mut found: Vec<_> = routed.queues.iter().map(|queue| queue.name().to_string()).collect();
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn an_auto_delete_exchange_goes_with_its_last_binding() {
+        let mut names = Topology::default();
+        exchange(&mut names, "auto", Kind::Direct, true, None);
+        exchange(&mut names, "stays", Kind::Direct, false, None);
+        queue(&mut names, "q");
+        for source in ["auto", "stays"] {
+            names.bind(binding(source, to_queue("q"), "a"), None);
+            names.bind(binding(source, to_queue("q"), "b"), None);
+        }
+        names.unbind(&binding("auto", to_queue("q"), "a"));
+        assert!(names.exchange(b"auto").is_some_and(Exchange::is_used));
+        names.remove_queue(&name("q"));
+        assert!(names.exchange(b"auto").is_none());
+        assert!(names.exchange(b"stays").is_some_and(|exchange| !exchange.is_used()));
+        assert!(names.bound_to.is_empty());
+    }
+
+    #[test]
+    fn a_chain_of_auto_delete_exchanges_longer_than_the_stack_goes_at_once() {
+        const LINKS: usize = 20_000;
+        let mut names = Topology::default();
+        for link in 0..LINKS {
+            exchange(&mut names, &link.to_string(), Kind::Fanout, true, None);
+        }
+        for link in 1..LINKS {
+            names.bind(binding(&(link - 1).to_string(), to_exchange(&link.to_string()), ""), None);
+        }
+        assert!(names.remove_exchange(&name(&(LINKS - 1).to_string())));
+        assert!(names.exchanges.is_empty() && names.bound_to.is_empty());
+        assert!(!names.remove_exchange(&name("0")));
+    }
+
+    #[test]
+    fn cycles_and_alternates_are_followed_once() {
+        let mut names = Topology::default();
+        exchange(&mut names, "one", Kind::Fanout, false, None);
+        exchange(&mut names, "two", Kind::Fanout, false, None);
+        exchange(&mut names, "first", Kind::Direct, false, Some("second"));
+        exchange(&mut names, "second", Kind::Direct, false, Some("first"));
+        queue(&mut names, "q");
+        names.bind(binding("one", to_exchange("two"), ""), None);
+        names.bind(binding("two", to_exchange("one"), ""), None);
+        names.bind(binding("two", to_queue("q"), ""), None);
+        names.bind(binding("second", to_queue("q"), "k"), None);
+        assert_eq!(routed(&names, "one", &[b""]), ["q"]);
+        assert_eq!(routed(&names, "first", &[b"k"]), ["q"]);
+        assert!(routed(&names, "first", &[b"other"]).is_empty());
+    }
+
+    #[test]
+    fn each_queue_is_found_once_however_many_there_are() {
+        let mut names = Topology::default();
+        exchange(&mut names, "x", Kind::Fanout, false, None);
+        for n in 0..40 {
+            queue(&mut names, &format!("{n:02}"));
+            for key in ["a", "b"] {
+                names.bind(binding("x", to_queue(&format!("{n:02}")), key), None);
+            }
+        }
+        let expected: Vec<_> = (0..40).map(|n| format!("{n:02}")).collect();
+        assert_eq!(routed(&names, "x", &[b"", b"again"]), expected);
+    }
+
+    #[test]
+    fn bindings_differ_by_arguments_but_not_by_their_order() {
+        let table = |keys: &[&[u8]]| {
+            let mut table = TableBuilder::new();
+            for key in keys {
+                table.put_i64(key, 1);
+            }
+            OwnedTable::from(table.as_table())
+        };
+        let mut names = Topology::default();
+        exchange(&mut names, "x", Kind::Fanout, false, None);
+        queue(&mut names, "q");
+        let with = |arguments| Binding { arguments, ..binding("x", to_queue("q"), "") };
+        names.bind(with(table(&[b"a", b"b"])), None);
+        names.bind(with(table(&[b"b", b"a"])), None);
+        assert_eq!(names.exchanges.get(&b"x"[..]).unwrap().bindings.len(), 1);
+        names.bind(with(table(&[b"a"])), None);
+        names.unbind(&with(table(&[b"b", b"a"])));
+        assert_eq!(routed(&names, "x", &[b""]), ["q"]);
+        names.unbind(&with(table(&[b"a"])));
+        assert!(routed(&names, "x", &[b""]).is_empty());
     }
 }

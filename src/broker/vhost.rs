@@ -5,9 +5,11 @@
 
 use crate::broker::replies::Replies;
 use crate::broker::resource::Resource;
-use crate::broker::topology::{Routed, Topology};
+use crate::broker::topology::{self, Routed, Topology};
 use crate::counters::Counters;
+use crate::limits;
 use crate::queue::Queue;
+use crate::queue::core::Core;
 use crate::routing::headers::Headers;
 use crate::wire::fault::{Code, Fault};
 use crate::wire::name::Name;
@@ -42,7 +44,7 @@ pub enum Route {
 impl Vhost {
     /// A virtual host with the exchanges that are always there.
     pub fn new(name: Name, counters: Arc<Counters>) -> Self {
-        let topology = RwLock::new(crate::broker::exchanges::predeclared());
+        let topology = RwLock::new(topology::predeclared());
         Self { name, topology, version: AtomicU64::new(0), replies: Replies::default(), counters }
     }
 
@@ -71,9 +73,9 @@ impl Vhost {
         self.topology.read()
     }
 
-    /// Changes the names; every cached route is void afterwards.
+    /// Changes the names; every cached route is void afterwards, if something was changed.
     pub fn change(&self) -> Change<'_> {
-        Change { topology: self.topology.write(), version: &self.version }
+        Change { topology: self.topology.write(), version: &self.version, changed: false }
     }
 
     /// `queue 'q' in vhost 'v'`.
@@ -146,20 +148,31 @@ impl Vhost {
     pub fn end_if_deserted(&self, queue: &Arc<Queue>) {
         let mut names = self.change();
         let is_ours = names.queue(queue.name().as_octets()).is_some_and(|other| Arc::ptr_eq(other, queue));
-        if is_ours && queue.is_deserted() {
+        let stays = |core: &Core| (!core.is_deserted()).then_some(());
+        if is_ours && let Ok(remains) = queue.end_unless(stays) {
             names.remove_queue(queue.name());
-            queue.end();
+            drop(names);
+            remains.bury();
         }
     }
 
-    /// Ends the exclusive queues of a connection that is gone.
+    /// Ends the exclusive queues of a connection that is gone. The names are let go between runs, so that others get their
+    /// turn.
     pub fn end_owned(&self, connection: u64, queues: impl IntoIterator<Item = Name>) {
-        let mut names = self.change();
-        for name in queues {
-            if names.queue(name.as_octets()).is_some_and(|queue| queue.declared().owner == Some(connection))
-                && let Some(queue) = names.remove_queue(&name)
-            {
-                queue.end();
+        let queues: Vec<Name> = queues.into_iter().collect();
+        for run in queues.chunks(limits::END_RUN) {
+            let mut names = self.change();
+            let is_owned = |queue: &Arc<Queue>| queue.declared().owner == Some(connection);
+            let ended: Vec<_> = run
+                .iter()
+                .filter_map(|name| {
+                    let owned = names.queue(name.as_octets()).is_some_and(is_owned);
+                    owned.then(|| names.remove_queue(name)).flatten()
+                })
+                .collect();
+            drop(names);
+            for queue in ended {
+                queue.end().bury();
             }
         }
     }
@@ -169,6 +182,7 @@ impl Vhost {
 pub struct Change<'a> {
     topology: RwLockWriteGuard<'a, Topology>,
     version: &'a AtomicU64,
+    changed: bool,
 }
 
 impl Deref for Change<'_> {
@@ -181,13 +195,16 @@ impl Deref for Change<'_> {
 
 impl DerefMut for Change<'_> {
     fn deref_mut(&mut self) -> &mut Topology {
+        self.changed = true;
         &mut self.topology
     }
 }
 
 impl Drop for Change<'_> {
     fn drop(&mut self) {
-        // Before the lock is let go: whoever reads the new version finds the new names.
-        self.version.fetch_add(1, Ordering::Release);
+        if self.changed {
+            // Before the lock is let go: whoever reads the new version finds the new names.
+            self.version.fetch_add(1, Ordering::Release);
+        }
     }
 }

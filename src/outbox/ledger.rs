@@ -2,6 +2,7 @@
 //! queue. The channel knows which queue a slot stands for.
 
 use crate::window::Window;
+use crate::wire::fault::{Code, Fault};
 
 /// One delivery that waits for its acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,20 @@ pub struct Unsettled {
 #[derive(Debug, PartialEq, Eq)]
 pub struct UnknownTag(pub u64);
 
+impl From<UnknownTag> for Fault {
+    fn from(UnknownTag(tag): UnknownTag) -> Fault {
+        Fault::new(Code::PreconditionFailed, format_args!("unknown delivery tag {tag}"))
+    }
+}
+
+/// What is known of one slot.
+#[derive(Clone, Copy, Debug, Default)]
+struct SlotBook {
+    outstanding: u32,
+    /// It is on the list of those that were passed over.
+    is_limited: bool,
+}
+
 /// Delivery tags and outstanding deliveries of one channel.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -25,7 +40,7 @@ pub struct Ledger {
     unsettled: Window<Unsettled>,
     /// Outstanding ones that were not fetched.
     consumed: usize,
-    per_slot: Vec<u32>,
+    slots: Vec<SlotBook>,
     /// Most outstanding deliveries to the channel's consumers together; 0: no limit (basic.qos with `global`).
     limit: u32,
     /// Slots that were passed over because of `limit`.
@@ -50,13 +65,17 @@ impl Ledger {
     pub fn put(&mut self, tag: u64, delivery: Unsettled) {
         self.unsettled.insert(tag, delivery);
         self.consumed += usize::from(!delivery.fetched);
-        let at = delivery.slot as usize;
-        if self.per_slot.len() <= at {
-            self.per_slot.resize(at + 1, 0);
+        if let Some(book) = self.book(delivery.slot) {
+            book.outstanding += 1;
         }
-        if let Some(count) = self.per_slot.get_mut(at) {
-            *count += 1;
+    }
+
+    fn book(&mut self, slot: u32) -> Option<&mut SlotBook> {
+        let at = slot as usize;
+        if self.slots.len() <= at {
+            self.slots.resize(at + 1, SlotBook::default());
         }
+        self.slots.get_mut(at)
     }
 
     /// Moves what `tag` names (with `multiple`: and everything before it; 0: everything) into `settled`, by rising tag.
@@ -78,8 +97,8 @@ impl Ledger {
         }
         for (_, delivery) in settled.get(from..).unwrap_or_default() {
             self.consumed -= usize::from(!delivery.fetched);
-            if let Some(count) = self.per_slot.get_mut(delivery.slot as usize) {
-                *count = count.saturating_sub(1);
+            if let Some(book) = self.slots.get_mut(delivery.slot as usize) {
+                book.outstanding = book.outstanding.saturating_sub(1);
             }
         }
         Ok(())
@@ -87,7 +106,7 @@ impl Ledger {
 
     /// Outstanding deliveries of one slot.
     pub fn outstanding(&self, slot: u32) -> u32 {
-        self.per_slot.get(slot as usize).copied().unwrap_or(0)
+        self.slots.get(slot as usize).map_or(0, |book| book.outstanding)
     }
 
     /// Sets the limit for all consumers together; 0: none.
@@ -98,7 +117,10 @@ impl Ledger {
     /// Whether the channel's consumers together have all they may have; if so the slot is remembered.
     pub fn refuses(&mut self, slot: u32) -> bool {
         let full = self.limit != 0 && self.consumed >= self.limit as usize;
-        if full && !self.limited.contains(&slot) {
+        if full
+            && let Some(book) = self.book(slot)
+            && !std::mem::replace(&mut book.is_limited, true)
+        {
             self.limited.push(slot);
         }
         full
@@ -108,6 +130,11 @@ impl Ledger {
     pub fn take_limited(&mut self) -> Vec<u32> {
         if self.limit != 0 && self.consumed >= self.limit as usize {
             return Vec::new();
+        }
+        for slot in &self.limited {
+            if let Some(book) = self.slots.get_mut(*slot as usize) {
+                book.is_limited = false;
+            }
         }
         std::mem::take(&mut self.limited)
     }
@@ -159,6 +186,10 @@ mod tests {
         assert!(ledger.refuses(4) && ledger.refuses(4));
         assert!(ledger.take_limited().is_empty());
         ledger.settle(1, false, &mut settled).unwrap();
+        assert_eq!(ledger.take_limited(), [4]);
+        ledger.hand_out(consumed(4, 1));
+        assert!(ledger.refuses(4));
+        ledger.limit_all(0);
         assert_eq!(ledger.take_limited(), [4]);
     }
 }

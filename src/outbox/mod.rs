@@ -14,6 +14,7 @@ use crate::wire::encode_reply::{self, Reply};
 use crate::wire::fault::Fault;
 use crate::wire::name::Name;
 use parking_lot::{Mutex, MutexGuard};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
@@ -43,9 +44,9 @@ pub enum Outcome {
 #[derive(Debug, Default)]
 pub struct Errands {
     /// Consumers (channel, slot) that were passed over because the buffer was full; resume them.
-    pub stalled: Vec<(u16, u32)>,
+    pub stalled: BTreeSet<(u16, u32)>,
     /// Consumers (channel, slot) whose queue is gone; tell the client.
-    pub lost: Vec<(u16, u32)>,
+    pub lost: BTreeSet<(u16, u32)>,
     /// The connection is to be closed.
     pub close: Option<Fault>,
 }
@@ -161,7 +162,7 @@ impl Outbox {
 
     /// Tells the owner that the queue behind a consumer is gone.
     pub fn lost(&self, channel: u16, slot: u32) {
-        self.lock().errands.lost.push((channel, slot));
+        self.lock().errands.lost.insert((channel, slot));
         self.ring_owner();
     }
 
@@ -223,8 +224,11 @@ impl Inner {
         {
             outstanding.clear();
         }
-        self.errands.stalled.retain(|(other, _)| *other != channel);
-        self.errands.lost.retain(|(other, _)| *other != channel);
+        for errands in [&mut self.errands.stalled, &mut self.errands.lost] {
+            while let Some(errand) = errands.range((channel, 0)..=(channel, u32::MAX)).next().copied() {
+                errands.remove(&errand);
+            }
+        }
         outstanding
     }
 
@@ -238,14 +242,14 @@ impl Inner {
         if self.dead {
             return Outcome::Stalled;
         }
-        if self.pending.len() >= limits::STALL_AT {
-            self.errands.stalled.push((to.channel, to.slot));
-            return Outcome::Stalled;
-        }
         let frame_max = self.frame_max;
         let Some(ledger) = self.channels.get_mut(usize::from(to.channel)).and_then(Option::as_deref_mut) else {
             return Outcome::Stalled;
         };
+        if self.pending.len() >= limits::STALL_AT {
+            self.errands.stalled.insert((to.channel, to.slot));
+            return Outcome::Stalled;
+        }
         let tag = if to.no_ack {
             ledger.next_tag()
         } else if ledger.refuses(to.slot) {
@@ -315,7 +319,7 @@ impl Inner {
         let stalled = if self.pending.len() <= limits::RESUME_AT {
             std::mem::take(&mut self.errands.stalled)
         } else {
-            Vec::new()
+            BTreeSet::new()
         };
         Errands { stalled, lost: std::mem::take(&mut self.errands.lost), close: self.errands.close.take() }
     }
@@ -344,4 +348,87 @@ pub struct Got<'a> {
 
 fn content(message: &Message) -> Content<'_> {
     Content { route: message.route(), properties: message.properties(), body: message.body() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Publication;
+
+    fn message(size: usize) -> Message {
+        Publication { route: b"\0\0", properties: b"\0\0", body: &vec![0; size] }.keep(1)
+    }
+
+    fn address(channel: u16, slot: u32) -> Address {
+        Address { channel, slot, tag: Name::from_static("t"), no_ack: true }
+    }
+
+    fn rang(outbox: &Outbox) -> bool {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        std::pin::pin!(outbox.errand_waits()).poll(&mut context).is_ready()
+    }
+
+    #[test]
+    fn a_writer_is_announced_once_until_it_looks() {
+        let outbox = Arc::new(Outbox::default());
+        let mut touched = Touched::default();
+        for _ in 0..2 {
+            outbox.lock().heartbeat();
+            touched.add(&outbox, &mut outbox.lock());
+            assert_eq!(touched.0.len(), 1);
+        }
+        assert_eq!(outbox.take(&mut Vec::new()), Taken::Octets);
+        assert_eq!(outbox.take(&mut Vec::new()), Taken::Nothing);
+        touched.add(&outbox, &mut outbox.lock());
+        assert_eq!(touched.0.len(), 2);
+    }
+
+    #[test]
+    fn a_full_buffer_stalls_a_consumer_and_its_end_rings_the_owner() {
+        let outbox = Outbox::default();
+        outbox.lock().open_channel(1);
+        let (to, message) = (address(1, 0), message(limits::STALL_AT));
+        assert_eq!(outbox.lock().deliver(&to, 0, false, &message), Outcome::Delivered);
+        for _ in 0..3 {
+            assert_eq!(outbox.lock().deliver(&to, 1, false, &message), Outcome::Stalled);
+        }
+        assert!(!rang(&outbox));
+        assert!(outbox.lock().take_errands().stalled.is_empty(), "nothing was written yet");
+        outbox.take(&mut Vec::new());
+        assert!(rang(&outbox));
+        assert_eq!(outbox.lock().take_errands().stalled.into_iter().collect::<Vec<_>>(), [(1, 0)]);
+    }
+
+    #[test]
+    fn the_owner_is_told_when_its_reader_need_not_be_held_any_more() {
+        let outbox = Outbox::default();
+        outbox.lock().octets(&vec![0; limits::HOLD_READER_AT - 1]);
+        assert!(!outbox.lock().holds_reader());
+        outbox.lock().octets(&[0]);
+        assert!(outbox.lock().holds_reader());
+        outbox.take(&mut Vec::new());
+        assert!(rang(&outbox) && !outbox.lock().holds_reader());
+    }
+
+    #[test]
+    fn a_channel_that_is_opened_again_starts_anew() {
+        let outbox = Outbox::default();
+        let message = message(limits::STALL_AT);
+        let to = Address { no_ack: false, ..address(1, 0) };
+        outbox.lock().open_channel(1);
+        outbox.lock().open_channel(2);
+        outbox.lock().deliver(&to, 7, false, &message);
+        outbox.lock().deliver(&to, 8, false, &message);
+        outbox.lock().deliver(&address(2, 5), 8, false, &message);
+        outbox.lost(1, 0);
+        let outstanding = outbox.lock().close_channel(1);
+        assert_eq!(outstanding, [(1, Unsettled { slot: 0, seq: 7, fetched: false })]);
+        assert_eq!(outbox.lock().deliver(&to, 8, false, &message), Outcome::Stalled);
+        outbox.take(&mut Vec::new());
+        let errands = outbox.lock().take_errands();
+        assert_eq!(errands.stalled.into_iter().collect::<Vec<_>>(), [(2, 5)]);
+        assert!(errands.lost.is_empty());
+        outbox.lock().open_channel(1);
+        assert_eq!(outbox.lock().ledger(1).map(Ledger::next_tag), Some(1));
+    }
 }

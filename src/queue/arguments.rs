@@ -6,6 +6,7 @@
 use crate::limits;
 use crate::wire::fault::{Code, Fault};
 use crate::wire::table::{Table, Value};
+use std::collections::BTreeSet;
 use std::fmt::Display;
 
 /// `x-queue-type`.
@@ -185,14 +186,10 @@ fn check_stream_sizes(arguments: Table<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The arguments that are stored but change nothing yet.
-pub fn without_effect<'a>(arguments: Table<'a>) -> impl Iterator<Item = &'a [u8]> {
-    arguments.iter().map(|(key, _)| key).filter(|key| {
-        let known = |names: &[&str]| names.iter().any(|name| name.as_bytes() == *key);
-        known(&CLASSIC) && !known(&WITH_EFFECT)
-            || known(&QUORUM) && !known(&WITH_EFFECT)
-            || known(&STREAM) && !known(&WITH_EFFECT)
-    })
+/// The known arguments among these that are stored but change nothing yet, each once.
+pub fn without_effect(arguments: Table<'_>) -> BTreeSet<&'static str> {
+    let known = ALL_TYPES.iter().flat_map(|kind| kind.arguments()).copied();
+    known.filter(|name| !WITH_EFFECT.contains(name) && arguments.get(name.as_bytes()).is_some()).collect()
 }
 
 /// Checks the arguments of a consumer; its priority.
@@ -437,5 +434,84 @@ fn stream_offset(value: &Value<'_>) -> Result<(), String> {
         }
         _ if value.as_integer().is_some_and(|offset| offset >= 0) => Ok(()),
         _ => Err(format!("{{invalid_stream_offset_arg,{{{},{value}}}}}", value.type_name())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::table_builder::TableBuilder;
+
+    fn with(key: &[u8], value: Value<'_>) -> Vec<u8> {
+        let mut table = TableBuilder::new();
+        table.put(key, value);
+        table.into_octets()
+    }
+
+    fn checked(key: &str, value: Value<'_>) -> String {
+        let octets = with(key.as_bytes(), value);
+        match check_declare(&"queue 'q'", Table::from_checked(&octets)) {
+            Ok(kind) => kind.name().to_owned(),
+            Err(fault) => fault.text.as_str().to_owned(),
+        }
+    }
+
+    #[test]
+    fn known_arguments_are_checked_and_unknown_ones_are_not() {
+        for (key, value, expected) in [
+            ("x-expires", Value::I64(0), "invalid arg 'x-expires' for queue 'q': {value_zero,0}"),
+            ("x-expires", Value::I32(1), "classic"),
+            ("x-message-ttl", Value::I64(-1), "invalid arg 'x-message-ttl' for queue 'q': {value_negative,-1}"),
+            ("x-message-ttl", Value::I64(0), "classic"),
+            ("x-max-priority", Value::U16(256), "invalid arg 'x-max-priority' for queue 'q': {max_value_exceeded,256}"),
+            ("x-max-length", Value::Bool(true), "expected integer, got bool"),
+            ("x-overflow", Value::LongStr(b"reject-publish"), "classic"),
+            ("x-overflow", Value::LongStr(b"no"), "invalid_overflow"),
+            ("x-dead-letter-routing-key", Value::LongStr(b"k"), "routing_key_but_no_dlx_defined"),
+            ("x-queue-type", Value::LongStr(b"quorum"), "quorum"),
+            ("x-queue-type", Value::LongStr(b"no"), "unsupported queue type 'no'"),
+            (
+                "x-delivery-limit",
+                Value::I64(1),
+                "invalid arg 'x-delivery-limit' for queue 'q' of queue type rabbit_classic",
+            ),
+            ("x-mine", Value::Void, "classic"),
+        ] {
+            let found = checked(key, value);
+            assert!(found.contains(expected), "{key} {value:?}: {found}");
+        }
+    }
+
+    #[test]
+    fn integers_are_equivalent_whatever_their_width() {
+        let octets = |value| with(b"x-max-length", value);
+        let same = |one: &[u8], other: &[u8]| {
+            check_equivalent(&"q", QueueType::Classic, Table::from_checked(one), Table::from_checked(other)).is_ok()
+        };
+        assert!(same(&octets(Value::I64(5)), &octets(Value::U8(5))));
+        assert!(!same(&octets(Value::I64(5)), &octets(Value::I64(6))));
+        assert!(!same(&octets(Value::I64(5)), b""));
+        assert!(same(&with(b"x-mine", Value::I64(5)), b""));
+    }
+
+    #[test]
+    fn each_argument_without_effect_is_named_once() {
+        let mut table = TableBuilder::new();
+        for _ in 0..3 {
+            table.put_i64(b"x-expires", 1).put_i64(b"x-mine", 1).put_long_str(b"x-queue-type", b"classic");
+        }
+        assert_eq!(without_effect(table.as_table()).into_iter().collect::<Vec<_>>(), ["x-expires"]);
+    }
+
+    #[test]
+    fn a_consumer_has_a_priority_of_any_integer_type() {
+        let priority =
+            |value| check_consume(&"q", QueueType::Classic, Table::from_checked(&with(b"x-priority", value)));
+        assert_eq!(priority(Value::I8(-3)), Ok(-3));
+        assert!(priority(Value::LongStr(b"3")).is_err());
+        assert_eq!(check_consume(&"q", QueueType::Classic, Table::empty()), Ok(0));
+        assert!(
+            check_consume(&"q", QueueType::Stream, Table::from_checked(&with(b"x-priority", Value::I8(1)))).is_err()
+        );
     }
 }

@@ -52,52 +52,55 @@ impl Consumer {
 #[derive(Debug, Default)]
 pub struct Consumers {
     slots: Vec<Option<Consumer>>,
+    /// Places in `slots` that are empty.
+    free: Vec<u32>,
     generation: u32,
     count: usize,
+    has_exclusive: bool,
     /// Those that may have more, by falling priority; a priority without such consumers is absent.
     turns: Vec<(i64, VecDeque<ConsumerKey>)>,
 }
 
 impl Consumers {
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.count
     }
 
     /// Whether one of them is exclusive.
     pub fn has_exclusive(&self) -> bool {
-        self.slots.iter().flatten().any(|consumer| consumer.terms.exclusive)
+        self.has_exclusive
     }
 
     /// Adds one; it stands last in its priority's turn.
     pub fn add(&mut self, terms: Terms) -> ConsumerKey {
         self.generation = self.generation.wrapping_add(1);
         let consumer = Consumer { generation: self.generation, terms, in_flight: 0, stalled: false, in_turn: false };
-        let index = match self.slots.iter().position(Option::is_none) {
-            Some(index) => index,
-            None => {
-                self.slots.push(None);
-                self.slots.len() - 1
-            }
-        };
-        if let Some(slot) = self.slots.get_mut(index) {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            (self.slots.len() - 1) as u32
+        });
+        let key = ConsumerKey { index, generation: self.generation };
+        if let Some(slot) = self.slots.get_mut(key.index()) {
             *slot = Some(consumer);
         }
         self.count += 1;
-        let key = ConsumerKey { index: index as u32, generation: self.generation };
+        self.has_exclusive |= terms.exclusive;
         self.queue_up(key);
         key
     }
 
     /// Takes one away. False: it was gone already.
     pub fn remove(&mut self, key: ConsumerKey) -> bool {
-        if self.find(key).is_none() {
-            return false;
+        let Some(consumer) = self.find(key) else { return false };
+        if consumer.terms.exclusive {
+            self.has_exclusive = false;
         }
         self.leave_turn(key);
         if let Some(slot) = self.slots.get_mut(key.index()) {
             *slot = None;
         }
+        self.free.push(key.index);
         self.count -= 1;
         true
     }

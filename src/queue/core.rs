@@ -96,7 +96,7 @@ impl Core {
 
     /// A consumer comes. `None`: refused, because it or another one is exclusive.
     pub fn consume(&mut self, terms: Terms) -> Option<ConsumerKey> {
-        if self.consumers.has_exclusive() || (terms.exclusive && self.consumers.len() > 0) {
+        if self.consumers.has_exclusive() || (terms.exclusive && self.consumers.count() > 0) {
             return None;
         }
         self.had_consumer = true;
@@ -129,12 +129,12 @@ impl Core {
 
     /// Consumers that are here now.
     pub fn consumer_count(&self) -> usize {
-        self.consumers.len()
+        self.consumers.count()
     }
 
     /// It had consumers and has none any more: an auto-delete queue ends.
     pub fn is_deserted(&self) -> bool {
-        self.had_consumer && self.consumers.len() == 0
+        self.had_consumer && self.consumers.count() == 0
     }
 
     /// Octets of memory charged for all messages held.

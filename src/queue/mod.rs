@@ -182,30 +182,28 @@ impl Queue {
         Counts { messages: hold.state.core.ready(), consumers: hold.state.core.consumer_count() }
     }
 
-    /// Whether its last consumer has gone.
-    pub fn is_deserted(&self) -> bool {
-        self.hold().state.core.is_deserted()
-    }
-
     /// Whether it was ended.
     pub fn is_ended(&self) -> bool {
         self.hold().state.deleted
     }
 
-    /// Ends the queue: nothing comes in any more, its messages are dropped, its consumers' connections are told.
-    /// Says how many messages were ready. To be called by whoever took it out of the topology.
-    pub fn end(&self) -> usize {
-        let (count, ports) = {
-            let mut hold = self.hold();
-            hold.state.deleted = true;
-            let count = hold.state.core.ready();
-            hold.state.core = Core::default();
-            (count, std::mem::take(&mut hold.state.ports))
-        };
-        for port in ports.into_iter().flatten() {
-            port.outbox.lost(port.address.channel, port.address.slot);
+    /// Ends the queue: nothing comes in any more. What remains is to be buried by the caller, who has taken the queue out of
+    /// the topology, without that lock: there may be many messages to drop.
+    pub fn end(&self) -> Remains {
+        let mut hold = self.hold();
+        hold.state.end()
+    }
+
+    /// Ends the queue unless `objection` has something against it, in one look: nothing changes between look and end.
+    ///
+    /// # Errors
+    /// The objection.
+    pub fn end_unless<T>(&self, objection: impl FnOnce(&Core) -> Option<T>) -> Result<Remains, T> {
+        let mut hold = self.hold();
+        match objection(&hold.state.core) {
+            Some(objection) => Err(objection),
+            None => Ok(hold.state.end()),
         }
-        count
     }
 
     fn hold(&self) -> Hold<'_> {
@@ -235,7 +233,30 @@ impl Drop for Hold<'_> {
     }
 }
 
+/// What is left of a queue that was ended.
+#[derive(Debug)]
+#[must_use]
+pub struct Remains {
+    core: Core,
+    ports: Vec<Option<Port>>,
+}
+
+impl Remains {
+    /// Drops the messages and tells the consumers' connections; how many messages were ready.
+    pub fn bury(self) -> usize {
+        for port in self.ports.into_iter().flatten() {
+            port.outbox.lost(port.address.channel, port.address.slot);
+        }
+        self.core.ready()
+    }
+}
+
 impl State {
+    fn end(&mut self) -> Remains {
+        self.deleted = true;
+        Remains { core: std::mem::take(&mut self.core), ports: std::mem::take(&mut self.ports) }
+    }
+
     /// Makes at most [`limits::PUMP_RUN`] deliveries. True: there may be more to make.
     fn deliver_run(&mut self, touched: &mut Touched) -> bool {
         let Self { core, ports, .. } = self;

@@ -5,12 +5,14 @@ use crate::clock::{Clock, Tick};
 use crate::limits;
 use crate::outbox::Outbox;
 use crate::server::writer;
-use crate::session::{CLOSED_BY_PEER, Hangup, Session};
+use crate::session::hangup::Hangup;
+use crate::session::{CLOSED_BY_PEER, Session};
 use bytes::{Buf, BytesMut};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::JoinHandle;
@@ -20,6 +22,8 @@ use tokio::time::{Instant, Sleep, timeout};
 const READS_IN_A_ROW: usize = 4;
 /// How long the last octets may take to be written, where nothing else is said.
 const LAST_WRITE_MS: u64 = 500;
+/// How often a peer that is not read because of an alarm is looked after.
+const LOOK_MS: u64 = 1_000;
 
 /// A connection that was accepted.
 pub struct Connection {
@@ -73,9 +77,11 @@ impl Connection {
         tokio::pin!(sleep);
         loop {
             let now = self.clock.now();
-            let held = self.session.is_blocked() || self.outbox.lock().holds_reader();
+            let is_blocked = self.session.is_blocked();
+            let held = self.outbox.lock().holds_reader() || is_blocked && !self.peer_has_left().await;
             self.session.hold(held, now);
             match self.session.tick(now) {
+                Ok(next) if is_blocked => rouse_at(sleep.as_mut(), next.min(now + LOOK_MS), now),
                 Ok(next) => rouse_at(sleep.as_mut(), next, now),
                 Err(hangup) => return hangup,
             }
@@ -109,7 +115,9 @@ impl Connection {
     /// Reads what is there, up to a bound, and hands it to the session.
     async fn read(&mut self) -> Result<(), Hangup> {
         for _ in 0..READS_IN_A_ROW {
-            self.buffer.reserve(limits::READ_CHUNK);
+            // Strangers get little to fill: a login is short, and there may be many of them.
+            let chunk = if self.session.is_open() { limits::READ_CHUNK } else { limits::READ_CHUNK_BEFORE_OPEN };
+            self.buffer.reserve(chunk);
             let room = self.buffer.capacity() - self.buffer.len();
             let read = match self.socket.try_read_buf(&mut self.buffer) {
                 Ok(0) => return Err(Hangup { reason: CLOSED_BY_PEER.to_owned(), linger_ms: 0 }),
@@ -137,6 +145,13 @@ impl Connection {
         let used = self.session.receive(&self.buffer, self.clock.now())?;
         self.buffer.advance(used);
         Ok(())
+    }
+
+    /// Whether the peer has closed its side. A socket that is not read does not tell by itself, and whoever is gone
+    /// must not keep its queues and deliveries: what it had sent before is read in spite of an alarm.
+    async fn peer_has_left(&self) -> bool {
+        let ready = timeout(Duration::ZERO, self.socket.ready(Interest::READABLE)).await;
+        matches!(ready, Ok(Ok(ready)) if ready.is_read_closed())
     }
 
     async fn discard(&mut self) {

@@ -2,8 +2,8 @@
 
 use crate::broker::node::Node;
 use crate::clock::Clock;
-use crate::server::StartError;
 use crate::server::connection::Connection;
+use crate::server::start_error::StartError;
 use crate::wire::fault::{Code, Fault};
 use std::io;
 use std::net::SocketAddr;

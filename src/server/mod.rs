@@ -2,13 +2,14 @@
 
 pub mod connection;
 pub mod listener;
+pub mod start_error;
 pub mod writer;
 
 use crate::broker::node::Node;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::server::listener::Listeners;
-use std::io;
+use crate::server::start_error::StartError;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -51,34 +52,6 @@ pub struct Broker {
     stop: watch::Sender<bool>,
     serving: JoinHandle<()>,
 }
-
-/// Why a broker did not start.
-#[derive(Debug)]
-pub enum StartError {
-    /// An address could not be listened on.
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The configuration names no address.
-    NoAddress,
-}
-
-impl std::fmt::Display for StartError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Listen { address, source } if source.kind() == io::ErrorKind::AddrInUse => {
-                write!(f, "cannot listen on {address}: the port is taken by another program")
-            }
-            Self::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),
-            Self::NoAddress => write!(f, "no address to listen on"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
 
 impl Broker {
     /// Starts a broker. Port 0 in `config.bind` stands for any free port; see [`Broker::address`].

@@ -136,10 +136,18 @@ impl Running {
     /// basic.cancel; a tag that names no consumer is cancelled too.
     pub(super) fn cancel(&mut self, number: u16, tag: &[u8], answer: bool, touched: &mut Touched) {
         if let Some(queue) = self.drop_consumer(number, tag) {
-            self.vhost.end_if_deserted(&queue);
+            self.end_if_deserted(&queue);
         }
         if answer {
             self.say(number, &Reply::CancelOk { tag }, touched);
+        }
+    }
+
+    /// Ends an auto-delete queue that lost its last consumer.
+    pub(super) fn end_if_deserted(&mut self, queue: &Arc<Queue>) {
+        self.vhost.end_if_deserted(queue);
+        if queue.is_ended() {
+            self.owned.remove(queue.name());
         }
     }
 
@@ -201,27 +209,29 @@ impl Running {
         Ok(())
     }
 
+    /// Takes all consumers of a channel away; returns the queues that are now deserted.
+    pub(super) fn drop_consumers(&mut self, number: u16) -> Vec<Arc<Queue>> {
+        let Some(channel) = self.channel(number) else { return Vec::new() };
+        let replies = channel.reply.iter().map(|reply| reply.tag.clone());
+        let tags: Vec<Name> = channel.consumers.keys().cloned().chain(replies).collect();
+        tags.iter().filter_map(|tag| self.drop_consumer(number, tag.as_octets())).collect()
+    }
+
     /// Ends everything that a channel has: consumers first, so that nothing is delivered to the dead; then what it had not
     /// settled goes back to its place.
     pub(super) fn close_channel(&mut self, number: u16, touched: &mut Touched) {
+        let deserted = self.drop_consumers(number);
         let mut outstanding: Vec<(u64, Unsettled)> = Vec::new();
-        let mut deserted = Vec::new();
-        if let Some(channel) = self.channel(number) {
-            let tags: Vec<Name> =
-                channel.consumers.keys().cloned().chain(channel.reply.iter().map(|r| r.tag.clone())).collect();
-            deserted.extend(tags.iter().filter_map(|tag| self.drop_consumer(number, tag.as_octets())));
-        }
         if let Some(Channel { mode: Mode::Transaction(transaction), .. }) = self.channel(number) {
             let transaction = std::mem::take(transaction);
             self.forget_publications(&transaction);
             outstanding.extend(transaction.settlements.into_iter().flat_map(|(_, settled)| settled));
         }
         outstanding.extend(self.outbox.lock().close_channel(number));
-        outstanding.sort_by_key(|(tag, delivery)| (delivery.slot, *tag));
-        let outstanding: Vec<_> = outstanding.into_iter().map(|(tag, delivery)| (number, tag, delivery)).collect();
-        self.conclude(Verdict::Requeue, &outstanding, touched);
+        let mut outstanding: Vec<_> = outstanding.into_iter().map(|(tag, delivery)| (number, tag, delivery)).collect();
+        self.conclude(Verdict::Requeue, &mut outstanding, touched);
         for queue in deserted {
-            self.vhost.end_if_deserted(&queue);
+            self.end_if_deserted(&queue);
         }
         if let Some(channel) = self.channel(number) {
             let assembly = std::mem::take(&mut channel.assembly);

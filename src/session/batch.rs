@@ -1,37 +1,13 @@
-//! What one read batch has gathered: messages for queues, acknowledgements, confirms that are due. It decides nothing; it
-//! takes each lock once a run.
+//! The end of a read batch: acknowledgements, messages and confirms that were gathered are handed over. It decides nothing;
+//! it takes each lock once a run.
 
 use crate::outbox::Touched;
 use crate::outbox::ledger::{UnknownTag, Unsettled};
 use crate::session::channel::{Channel, Mode, Stage, Verdict};
 use crate::session::running::Running;
-use crate::session::runs::Runs;
-use crate::session::settle::unknown_tag;
 use crate::wire::fault::Fault;
 use crate::wire::method_id::BASIC_ACK;
-
-/// Gathered work.
-#[derive(Debug, Default)]
-pub(super) struct Batch {
-    /// Messages on their way.
-    pub(super) runs: Runs,
-    /// Acknowledgements: channel, tag, multiple.
-    pub(super) acks: Vec<(u16, u64, bool)>,
-    /// Channels with confirms due.
-    confirming: Vec<u16>,
-    settled: Vec<(u16, u64, Unsettled)>,
-    taken: Vec<(u64, Unsettled)>,
-    pub(super) seqs: Vec<u64>,
-}
-
-impl Batch {
-    /// A confirm will be due on this channel.
-    pub(super) fn confirm(&mut self, number: u16) {
-        if self.confirming.last() != Some(&number) && !self.confirming.contains(&number) {
-            self.confirming.push(number);
-        }
-    }
-}
+use std::sync::Arc;
 
 impl Running {
     /// Does what was gathered: acknowledgements, messages into their queues, confirms.
@@ -39,61 +15,87 @@ impl Running {
     /// # Errors
     /// The fault that ends the connection.
     pub(super) fn end_batch(&mut self, touched: &mut Touched) -> Result<(), Fault> {
-        let unknown = if self.batch.acks.is_empty() { Vec::new() } else { self.settle_gathered(touched) };
+        self.settle_ledger();
+        self.settle_queues(touched);
         self.batch.runs.hand_over(touched);
         self.send_confirms(touched);
         self.look_at_alarms(touched);
-        for (number, tag) in unknown {
+        for (number, tag) in std::mem::take(&mut self.batch.unknown) {
             if self.channel(number).is_some_and(|channel| channel.stage == Stage::Running) {
-                self.contain(number, BASIC_ACK, Err(unknown_tag(tag)), touched)?;
+                self.contain(number, BASIC_ACK, Err(UnknownTag(tag).into()), touched)?;
             }
         }
         Ok(())
     }
 
-    /// Settles all gathered acknowledgements under one hold of the outbox, then queue by queue. Returns tags that name
-    /// nothing; what follows one on its channel is void.
-    fn settle_gathered(&mut self, touched: &mut Touched) -> Vec<(u16, u64)> {
-        let mut unknown: Vec<(u16, u64)> = Vec::new();
-        let mut limited = Vec::new();
+    /// Something other than an acknowledgement comes on a channel: if one of those before it was bad, it does not count.
+    ///
+    /// # Errors
+    /// The fault that ends the connection.
+    pub(super) fn check_acks(&mut self, number: u16, touched: &mut Touched) -> Result<(), Fault> {
+        self.settle_ledger();
+        if self.batch.unknown.iter().any(|(other, _)| *other == number) { self.end_batch(touched) } else { Ok(()) }
+    }
+
+    /// Takes what was acknowledged out of the ledger, all under one hold of the outbox.
+    fn settle_ledger(&mut self) {
+        if self.batch.acks.is_empty() {
+            return;
+        }
+        let batch = &mut self.batch;
         let mut inner = self.outbox.lock();
-        for (number, tag, multiple) in self.batch.acks.drain(..) {
-            if !unknown.is_empty() && unknown.iter().any(|(other, _)| *other == number) {
+        for (number, tag, multiple) in batch.acks.drain(..) {
+            if batch.unknown.iter().any(|(other, _)| *other == number) {
                 continue;
             }
             let Some(ledger) = inner.ledger(number) else { continue };
-            match ledger.settle(tag, multiple, &mut self.batch.taken) {
+            match ledger.settle(tag, multiple, &mut batch.taken) {
                 Ok(()) => {
-                    let taken = self.batch.taken.drain(..);
-                    self.batch.settled.extend(taken.map(|(tag, delivery)| (number, tag, delivery)));
-                    limited.extend(ledger.take_limited().into_iter().map(|slot| (number, slot)));
+                    batch.settled.extend(batch.taken.drain(..).map(|(tag, delivery)| (number, tag, delivery)));
+                    batch.limited.extend(ledger.take_limited().into_iter().map(|slot| (number, slot)));
                 }
-                Err(UnknownTag(tag)) => unknown.push((number, tag)),
+                Err(UnknownTag(tag)) => batch.unknown.push((number, tag)),
             }
         }
-        drop(inner);
-        let mut settled = std::mem::take(&mut self.batch.settled);
-        self.conclude(Verdict::Settle, &settled, touched);
-        settled.clear();
-        self.batch.settled = settled;
-        self.resume_slots(&limited, touched);
-        unknown
     }
 
-    /// Tells the queues what became of deliveries, one run of the same slot at a time.
-    pub(super) fn conclude(&mut self, verdict: Verdict, settled: &[(u16, u64, Unsettled)], touched: &mut Touched) {
-        let mut seqs = std::mem::take(&mut self.batch.seqs);
-        for run in settled.chunk_by(|(one, _, a), (other, _, b)| one == other && a.slot == b.slot) {
+    /// Tells the queues what has left the ledger.
+    fn settle_queues(&mut self, touched: &mut Touched) {
+        if self.batch.settled.is_empty() {
+            return;
+        }
+        let mut settled = std::mem::take(&mut self.batch.settled);
+        self.conclude(Verdict::Settle, &mut settled, touched);
+        settled.clear();
+        self.batch.settled = settled;
+        let limited = std::mem::take(&mut self.batch.limited);
+        self.resume_slots(&limited, touched);
+    }
+
+    /// Tells the queues what became of deliveries, one run of the same slot at a time; what goes back, one run of the same
+    /// queue at a time: else somebody could be handed a later message before an earlier one is back.
+    pub(super) fn conclude(&mut self, verdict: Verdict, settled: &mut [(u16, u64, Unsettled)], touched: &mut Touched) {
+        let channels = &self.channels;
+        let slot = |number: u16, slot: u32| channels.get(usize::from(number))?.as_deref()?.slot(slot);
+        let place = |(number, _, delivery): &(u16, u64, Unsettled)| match verdict {
+            Verdict::Requeue => {
+                let queue = slot(*number, delivery.slot).map(|slot| Arc::as_ptr(&slot.queue));
+                (*number, queue.map_or(0, |queue| queue.addr()))
+            }
+            Verdict::Settle | Verdict::Discard => (*number, delivery.slot as usize),
+        };
+        settled.sort_by_key(|delivery| (place(delivery), delivery.1));
+        let seqs = &mut self.batch.seqs;
+        for run in settled.chunk_by(|one, other| place(one) == place(other)) {
             let Some((number, _, first)) = run.first() else { continue };
-            let Some(slot) = self.channel(*number).and_then(|channel| channel.slot(first.slot)) else { continue };
+            let Some(slot) = slot(*number, first.slot) else { continue };
             seqs.clear();
             seqs.extend(run.iter().map(|(_, _, delivery)| delivery.seq));
             match verdict {
-                Verdict::Settle | Verdict::Discard => slot.queue.settle(&seqs, touched),
-                Verdict::Requeue => slot.queue.requeue(&seqs, touched),
+                Verdict::Settle | Verdict::Discard => slot.queue.settle(seqs, touched),
+                Verdict::Requeue => slot.queue.requeue(seqs, touched),
             }
         }
-        self.batch.seqs = seqs;
     }
 
     /// Lets consumers go on that a limit of their channel had stopped.

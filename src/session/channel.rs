@@ -43,6 +43,14 @@ pub enum Mode {
     Transaction(Transaction),
 }
 
+impl Mode {
+    /// Whether a settlement that waits for tx.commit, or for being taken back, is one of `slot`.
+    fn refers_to(&self, slot: u32) -> bool {
+        let Self::Transaction(Transaction { settlements, .. }) = self else { return false };
+        settlements.iter().flat_map(|(_, settled)| settled).any(|(_, delivery)| delivery.slot == slot)
+    }
+}
+
 /// Publications of a channel in confirm mode, numbered from 1.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Confirms {
@@ -82,6 +90,13 @@ pub struct Pending {
     pub queues: Vec<Arc<Queue>>,
     /// It is returned if it goes nowhere.
     pub mandatory: bool,
+}
+
+impl Pending {
+    /// Octets of memory charged until tx.commit: the shares of all the queues it goes to.
+    pub fn charge(&self) -> u64 {
+        self.message.charge() * self.queues.len().max(1) as u64
+    }
 }
 
 /// What a client says of a delivery.
@@ -162,7 +177,7 @@ impl Channel {
         let slot = Slot { queue: Arc::clone(queue), consumer: None, tag };
         let free = self.slots.iter().enumerate().position(|(at, slot)| {
             let idle = slot.as_ref().is_none_or(|slot| slot.consumer.is_none());
-            idle && ledger.outstanding(at as u32) == 0
+            idle && ledger.outstanding(at as u32) == 0 && !self.mode.refers_to(at as u32)
         });
         let at = free.unwrap_or_else(|| {
             self.slots.push(None);
@@ -191,5 +206,64 @@ impl Channel {
     /// The same, to be changed.
     pub fn slot_mut(&mut self, slot: u32) -> Option<&mut Slot> {
         self.slots.get_mut(slot as usize)?.as_mut()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counters::Counters;
+    use crate::queue::Declared;
+    use crate::queue::arguments::QueueType;
+    use crate::wire::table::OwnedTable;
+
+    fn queue(name: &'static str) -> Arc<Queue> {
+        let name = Name::from_static(name);
+        let (kind, arguments) = (QueueType::Classic, OwnedTable::default());
+        let declared = Declared { name, durable: false, owner: None, auto_delete: false, kind, arguments };
+        Arc::new(Queue::new(declared, Arc::new(Counters::default())))
+    }
+
+    fn fetched(slot: u32) -> Unsettled {
+        Unsettled { slot, seq: 0, fetched: true }
+    }
+
+    #[test]
+    fn confirms_are_due_once() {
+        let mut confirms = Confirms::default();
+        assert_eq!(confirms.take_due(), None);
+        confirms.published();
+        assert_eq!(confirms.take_due(), Some((1, false)));
+        confirms.published();
+        confirms.published();
+        assert_eq!(confirms.take_due(), Some((3, true)));
+        assert_eq!(confirms.take_due(), None);
+    }
+
+    #[test]
+    fn a_slot_is_used_again_when_nothing_refers_to_it() {
+        let (one, two, mut channel, mut ledger) = (queue("1"), queue("2"), Channel::default(), Ledger::default());
+        let (mut settled, tag) = (Vec::new(), Name::from_static("t"));
+        assert_eq!(channel.take_slot(&one, tag.clone(), &ledger), 0);
+        ledger.hand_out(fetched(0));
+        assert_eq!(channel.take_slot(&two, tag.clone(), &ledger), 1);
+        ledger.settle(1, false, &mut settled).unwrap();
+        channel.mode =
+            Mode::Transaction(Transaction { settlements: vec![(Verdict::Settle, settled)], ..Default::default() });
+        assert_eq!(channel.take_slot(&two, tag.clone(), &ledger), 1, "tx.commit still needs 0");
+        channel.mode = Mode::Plain;
+        assert_eq!(channel.take_slot(&two, tag, &ledger), 0);
+        assert!(channel.slot(0).is_some_and(|slot| Arc::ptr_eq(&slot.queue, &two)));
+    }
+
+    #[test]
+    fn one_slot_serves_all_gets_of_a_queue() {
+        let (one, two, mut channel, mut ledger) = (queue("1"), queue("2"), Channel::default(), Ledger::default());
+        for queue in [&one, &two, &one, &two] {
+            let slot = channel.getter_slot(queue, &ledger);
+            ledger.hand_out(fetched(slot));
+            assert!(channel.slot(slot).is_some_and(|slot| Arc::ptr_eq(&slot.queue, queue)));
+        }
+        assert_eq!(channel.slots.len(), 2);
     }
 }

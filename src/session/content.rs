@@ -168,3 +168,81 @@ fn no_body(subject: &Subject) -> Fault {
     let (class, method) = subject.id();
     unexpected("expected content body, got non content body frame instead").at(class, method)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::method::{Method, parse};
+
+    const PUBLISH: &[u8] = b"\0\x3c\0\x28\0\0\x01x\x01k\0";
+
+    fn subject() -> Subject {
+        let Ok(Method::Publish(publish)) = parse(PUBLISH) else { panic!() };
+        Subject::publish(&publish)
+    }
+
+    fn head(size: u64) -> Vec<u8> {
+        [&b"\0\x3c\0\0"[..], &size.to_be_bytes(), b"\0\0"].concat()
+    }
+
+    fn frame(kind: Kind, payload: &[u8]) -> Frame<'_> {
+        Frame { kind, channel: 1, payload }
+    }
+
+    #[test]
+    fn a_body_comes_in_pieces() {
+        let mut assembly = Assembly::Header(subject());
+        assert!(assembly.check_idle().is_err());
+        assert!(assembly.take(&frame(Kind::Header, &head(5)), 100).unwrap().is_none());
+        assert!(assembly.take(&frame(Kind::Body, b"he"), 100).unwrap().is_none());
+        assert!(assembly.check_idle().is_err());
+        let content = assembly.take(&frame(Kind::Body, b"llo"), 100).unwrap().unwrap();
+        assert_eq!((&content.body[..], content.size), (&b"hello"[..], 5));
+        let Subject::Publish { route, key_at, .. } = &content.subject else { panic!() };
+        assert_eq!((&route[..], *key_at), (&b"\x01x\x01k"[..], 2));
+        assert!(assembly.check_idle().is_ok());
+    }
+
+    #[test]
+    fn an_empty_body_has_no_frame() {
+        let mut assembly = Assembly::Header(subject());
+        assert!(assembly.take(&frame(Kind::Header, &head(0)), 100).unwrap().is_some());
+    }
+
+    #[test]
+    fn nothing_is_kept_of_what_is_too_large() {
+        let mut assembly = Assembly::Header(subject());
+        assembly.take(&frame(Kind::Header, &head(5)), 4).unwrap();
+        let content = assembly.take(&frame(Kind::Body, b"hello"), 4).unwrap().unwrap();
+        assert_eq!((content.body.len(), content.size), (0, 5));
+    }
+
+    #[test]
+    fn frames_that_are_not_due_are_faults() {
+        let code = |assembly: &mut Assembly, kind, payload: &[u8]| {
+            assembly.take(&frame(kind, payload), 100).map(|_| ()).map_err(|fault| fault.code)
+        };
+        assert_eq!(code(&mut Assembly::Idle, Kind::Body, b""), Err(Code::UnexpectedFrame));
+        assert_eq!(code(&mut Assembly::Header(subject()), Kind::Body, b""), Err(Code::UnexpectedFrame));
+        let mut assembly = Assembly::Header(subject());
+        assert_eq!(code(&mut assembly, Kind::Header, &head(3)), Ok(()));
+        assert_eq!(code(&mut assembly, Kind::Body, b"four"), Err(Code::FrameError));
+    }
+
+    #[test]
+    fn what_lies_whole_in_one_read_is_taken_at_once() {
+        let octets = |kind: u8, channel: u8, payload: &[u8]| {
+            [&[kind, 0, channel], &(payload.len() as u32).to_be_bytes()[..], payload, &[frame::FRAME_END]].concat()
+        };
+        let header = octets(frame::HEADER, 1, &head(2));
+        let all = [&header[..], &octets(frame::BODY, 1, b"hi"), b"more"].concat();
+        let (head, body, used) = whole(&all, 1, 4096).unwrap();
+        assert_eq!((head.body_size, body, used), (2, &b"hi"[..], all.len() - 4));
+        assert!(whole(&all[..used - 1], 1, 4096).is_none());
+        assert!(whole(&all, 2, 4096).is_none());
+        let in_pieces = [&header[..], &octets(frame::BODY, 1, b"h"), &octets(frame::BODY, 1, b"i")].concat();
+        assert!(whole(&in_pieces, 1, 4096).is_none());
+        let of_another = [&header[..], &octets(frame::BODY, 2, b"hi")].concat();
+        assert!(whole(&of_another, 1, 4096).is_none());
+    }
+}

@@ -23,9 +23,11 @@ impl Running {
             Method::Nack { tag, multiple, requeue } => self.settle(number, verdict(requeue), tag, multiple, touched),
             Method::Reject { tag, requeue } => self.settle(number, verdict(requeue), tag, false, touched),
             Method::Recover { requeue } => {
-                self.recover(number, requeue, touched)?;
-                self.say(number, &Reply::RecoverOk, touched);
-                Ok(())
+                // As in RabbitMQ the answer comes before what is delivered again.
+                if requeue {
+                    self.say(number, &Reply::RecoverOk, touched);
+                }
+                self.recover(number, requeue, touched)
             }
             Method::RecoverAsync { requeue } => self.recover(number, requeue, touched),
             Method::Get { queue, no_ack } => self.get(number, queue, no_ack, touched),

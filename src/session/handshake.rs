@@ -5,7 +5,7 @@ use crate::broker::access::{Refusal, User};
 use crate::broker::node::Node;
 use crate::broker::vhost::Vhost;
 use crate::limits;
-use crate::session::Hangup;
+use crate::session::hangup::Hangup;
 use crate::wire::fault::{Code, Fault};
 use crate::wire::frame::{self, Frame, Kind, Scan};
 use crate::wire::method::{self, Method};
@@ -277,4 +277,64 @@ fn amqplain(response: &[u8]) -> Option<(&[u8], &[u8])> {
 /// RabbitMQ lets those whom it does not trust wait, and tells them nothing.
 fn silently(reason: &str) -> Hangup {
     Hangup { reason: reason.to_owned(), linger_ms: limits::SILENT_CLOSE_MS }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::wire::table_builder::TableBuilder;
+
+    #[test]
+    fn plain_has_three_parts_and_no_identity() {
+        assert_eq!(plain(b"\0user\0pass"), Some((&b"user"[..], &b"pass"[..])));
+        assert_eq!(plain(b"\0user\0"), Some((&b"user"[..], &b""[..])));
+        for bad in [&b""[..], b"user\0pass", b"\0user", b"admin\0user\0pass", b"\0user\0pass\0"] {
+            assert_eq!(plain(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn amqplain_is_a_table_with_login_and_password() {
+        let mut table = TableBuilder::new();
+        table.put_long_str(b"PASSWORD", b"p").put_long_str(b"LOGIN", b"l");
+        let octets = table.into_octets();
+        assert_eq!(amqplain(&octets), Some((&b"l"[..], &b"p"[..])));
+        assert_eq!(amqplain(&octets[1..]), None);
+        let mut table = TableBuilder::new();
+        table.put_long_str(b"LOGIN", b"l").put_i64(b"PASSWORD", 1);
+        assert_eq!(amqplain(&table.into_octets()), None);
+    }
+
+    #[test]
+    fn a_client_says_what_it_understands() {
+        let mut capabilities = TableBuilder::new();
+        capabilities.put_bool(b"connection.blocked", true).put_bool(b"consumer_cancel_notify", false);
+        let mut properties = TableBuilder::new();
+        properties.put_long_str(b"connection_name", b"mine").put_table(b"capabilities", capabilities.as_table());
+        let client = Client::read(properties.as_table());
+        assert_eq!(client.name.as_deref(), Some("mine"));
+        assert!(client.blocked_notify && !client.consumer_cancel_notify && !client.authentication_failure_close);
+        assert!(!Client::read(Table::empty()).blocked_notify);
+    }
+
+    #[test]
+    fn tuning_holds_to_the_bounds_of_both_sides() {
+        let node = Node::new(Config::default());
+        let (frame_max, channel_max) = (node.config().frame_max, node.config().channel_max);
+        let tune = |frame_max, channel_max| {
+            let user = User { name: String::new(), impersonator: false };
+            let mut handshake = Handshake::new(([127, 0, 0, 1], 1).into());
+            let tuned = Tuned { channel_max, frame_max, heartbeat_ms: 1000 };
+            let step = handshake.tune_ok(Login { user, client: Client::default() }, tuned, &node);
+            (matches!(step, Ok(Step::Tuned { .. })), handshake.heartbeat_ms())
+        };
+        assert_eq!(tune(frame_max, channel_max), (true, 1000));
+        assert_eq!(tune(limits::FRAME_SIZE_MIN, 1), (true, 1000));
+        for (frame_max, channel_max) in
+            [(frame_max + 1, 1), (limits::FRAME_SIZE_MIN - 1, 1), (frame_max, channel_max + 1), (0, 1), (frame_max, 0)]
+        {
+            assert_eq!(tune(frame_max, channel_max), (false, 0), "{frame_max} {channel_max}");
+        }
+    }
 }

@@ -11,12 +11,14 @@
 
 pub mod channel;
 pub mod content;
+pub mod hangup;
 pub mod routes;
 pub mod runs;
 
 mod basic;
 mod batch;
 mod declare;
+mod gathered;
 mod handshake;
 mod publish;
 mod running;
@@ -27,6 +29,7 @@ use crate::clock::Tick;
 use crate::limits;
 use crate::outbox::{Outbox, Touched};
 use crate::session::handshake::{Handshake, Step};
+use crate::session::hangup::Hangup;
 use crate::session::running::{Progress, Running};
 use crate::wire::encode_reply::Reply;
 use crate::wire::fault::Fault;
@@ -34,16 +37,6 @@ use crate::wire::frame::{self, Kind, ProtocolHeader, Scan};
 use crate::wire::method::{self, Method};
 use std::net::SocketAddr;
 use std::sync::Arc;
-
-/// The connection is over: write what waits, linger, close the socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hangup {
-    /// For the log.
-    pub reason: String,
-    /// How long to keep the socket open, in ms, with whatever comes discarded: so that the last octets reach the peer, or
-    /// so that guessing passwords takes time.
-    pub linger_ms: u64,
-}
 
 /// The reason of a connection whose socket the peer closed without the protocol's farewell.
 pub const CLOSED_BY_PEER: &str = "the client closed the socket";
@@ -80,6 +73,16 @@ enum Stage {
     },
     /// The client closed, and has our close-ok: it closes the socket.
     Ended { until: Tick },
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // In a panic a second one would end the process, and with it everybody else's connections.
+        let end = std::panic::AssertUnwindSafe(|| self.end("its task ended"));
+        if std::panic::catch_unwind(end).is_err() {
+            tracing::error!("a connection could not give back what it had");
+        }
+    }
 }
 
 impl Session {
@@ -179,6 +182,11 @@ impl Session {
         Ok(next)
     }
 
+    /// Whether the client has logged in and opened a virtual host.
+    pub fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Running(_))
+    }
+
     /// Whether publishers are held back and this connection has published: it is not to be read until alarms are over.
     pub fn is_blocked(&self) -> bool {
         matches!(&self.stage, Stage::Running(running) if running.is_blocked())
@@ -205,7 +213,8 @@ impl Session {
         }
     }
 
-    /// The socket is gone, or is about to be: gives everything back that this connection has.
+    /// The socket is gone, or is about to be: gives everything back that this connection has. What ends without it (its
+    /// task is aborted, or panics) is given back when the session is dropped.
     pub fn end(&mut self, reason: &str) {
         match &mut self.stage {
             // Somebody looked whether the port is open.
@@ -383,3 +392,5 @@ impl Session {
         self.touched.add(&self.outbox, &mut inner);
     }
 }
+
+mod tests;

@@ -66,7 +66,8 @@ impl Running {
             return Err(Fault::new(Code::PreconditionFailed, text));
         }
         let publication = Publication { route: publish.route, properties: properties.octets(), body };
-        if properties.is_plain() && !publish.exchange.is_empty() | !publish.routing_key.starts_with(REPLY_PREFIX) {
+        let is_reply = publish.exchange.is_empty() && publish.routing_key.starts_with(REPLY_PREFIX);
+        if properties.is_plain() && !is_reply {
             return self.publish_plain(number, publish, publication, touched);
         }
         self.publish_checked(number, publish, properties, publication, touched)
@@ -133,10 +134,10 @@ impl Running {
         let headers = properties.headers();
         let mut keys = vec![publish.routing_key];
         // The exchange comes first: its absence is the fault that a client sees.
-        let queues = match self.route(publish, &keys, &NoHeaders) {
-            Err(fault) => return Err(fault),
-            Ok(queues) if headers.is_none() => Some(queues),
-            Ok(_) => None,
+        let known = match self.routes.find(&self.vhost, publish.route, publish.exchange, publish.routing_key) {
+            Known::NoExchange => return Err(self.vhost.no_exchange(publish.exchange)),
+            Known::Internal => return Err(internal(self.vhost.exchange_words(publish.exchange))),
+            known => known.clone(),
         };
         let mut rewritten = self.answer_address(number, properties)?;
         if let Some(expiration) = properties.expiration() {
@@ -153,9 +154,10 @@ impl Running {
             }
         }
         self.check_user_id(properties)?;
-        let queues = match (queues, headers) {
-            (Some(queues), _) => queues,
-            (None, headers) => self.route(publish, &keys, &MessageHeaders(headers.unwrap_or(Table::empty())))?,
+        let queues = match known {
+            // Headers without further keys lead nowhere else.
+            Known::Queues(queues) if keys.len() == 1 => queues.to_vec(),
+            _ => self.route(publish, &keys, &MessageHeaders::new(headers.unwrap_or(Table::empty())))?,
         };
         let properties = rewritten.as_deref().unwrap_or(publication.properties);
         let publication = Publication { properties, ..publication };
@@ -191,7 +193,7 @@ impl Running {
         if let Some(Channel { mode: Mode::Transaction(transaction), .. }) = self.channel(number) {
             let message = publication.keep(queues.len());
             let pending = Pending { message, queues, mandatory: publish.mandatory };
-            let charge = pending.message.charge();
+            let charge = pending.charge();
             transaction.publications.push(pending);
             self.node.counters().book_memory(0, charge);
             return;

@@ -42,7 +42,7 @@ impl Routes {
             self.clear();
             self.version = version;
         }
-        if !self.entries.get(self.last).is_some_and(|(last, _)| **last == *route) {
+        if self.entries.get(self.last).is_none_or(|(last, _)| **last != *route) {
             let hash = self.hasher.hash_one(route);
             let entries = &self.entries;
             let found = self.index.find(hash, |at| entries.get(*at).is_some_and(|(other, _)| **other == *route));
@@ -64,7 +64,9 @@ impl Routes {
         if self.entries.len() >= limits::ROUTE_CACHE_ENTRIES || self.octets >= limits::ROUTE_CACHE_OCTETS {
             self.clear();
         }
-        self.octets += route.len();
+        // A fanout's many queues count for each key again.
+        let queues = if let Known::Queues(queues) = &known { size_of_val(&**queues) } else { 0 };
+        self.octets += route.len() + queues;
         self.entries.push((route.into(), known));
         let (at, hasher, entries) = (self.entries.len() - 1, &self.hasher, &self.entries);
         self.index.insert_unique(hash, at, |at| entries.get(*at).map_or(0, |(route, _)| hasher.hash_one(&**route)));
@@ -76,5 +78,78 @@ impl Routes {
         self.index.clear();
         self.octets = 0;
         self.last = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::exchanges::Bind;
+    use crate::broker::queues::QueueDeclare;
+    use crate::counters::Counters;
+    use crate::wire::name::Name;
+    use crate::wire::table::Table;
+
+    fn declare(vhost: &Vhost, name: &[u8]) {
+        let arguments = Table::empty();
+        let declare = QueueDeclare { name, durable: false, exclusive: false, auto_delete: false, arguments };
+        vhost.declare_queue(declare, 1).unwrap();
+    }
+
+    fn vhost() -> Vhost {
+        Vhost::new(Name::from_static("/"), Arc::new(Counters::default()))
+    }
+
+    fn find<'a>(routes: &'a mut Routes, vhost: &Vhost, exchange: &str, key: &str) -> &'a Known {
+        let part = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
+        routes.find(vhost, &[part(exchange), part(key)].concat(), exchange.as_bytes(), key.as_bytes())
+    }
+
+    fn count(known: &Known) -> Option<usize> {
+        if let Known::Queues(queues) = known { Some(queues.len()) } else { None }
+    }
+
+    #[test]
+    fn what_is_known_is_void_once_the_names_change() {
+        let (vhost, mut routes) = (vhost(), Routes::default());
+        assert_eq!(count(find(&mut routes, &vhost, "", "q")), Some(0));
+        assert!(matches!(find(&mut routes, &vhost, "absent", "q"), Known::NoExchange));
+        assert!(matches!(find(&mut routes, &vhost, "amq.rabbitmq.trace", "q"), Known::Internal));
+        assert!(matches!(find(&mut routes, &vhost, "amq.headers", "q"), Known::ByHeaders));
+        declare(&vhost, b"q");
+        assert_eq!(count(find(&mut routes, &vhost, "", "q")), Some(1));
+        assert_eq!(routes.entries.len(), 1);
+    }
+
+    #[test]
+    fn to_declare_again_what_is_there_keeps_what_is_known() {
+        let (vhost, mut routes) = (vhost(), Routes::default());
+        declare(&vhost, b"q");
+        find(&mut routes, &vhost, "", "q");
+        declare(&vhost, b"q");
+        find(&mut routes, &vhost, "", "other");
+        assert_eq!(routes.entries.len(), 2);
+    }
+
+    #[test]
+    fn the_cache_is_bounded_in_entries_and_in_octets() {
+        let (vhost, mut routes) = (vhost(), Routes::default());
+        for n in 0..3 * limits::ROUTE_CACHE_ENTRIES {
+            let key = n.to_string();
+            find(&mut routes, &vhost, "amq.direct", &key);
+            assert_eq!(count(find(&mut routes, &vhost, "amq.direct", &key)), Some(0));
+            assert!(routes.entries.len() <= limits::ROUTE_CACHE_ENTRIES && routes.entries.len() == routes.index.len());
+        }
+        for n in 0..500 {
+            let name = n.to_string();
+            declare(&vhost, name.as_bytes());
+            let (destination, key, arguments) = (name.as_bytes(), &b""[..], Table::empty());
+            vhost.bind(Bind { source: b"amq.fanout", destination, to_queue: true, key, arguments }, 1).unwrap();
+        }
+        for n in 0..200 {
+            assert_eq!(count(find(&mut routes, &vhost, "amq.fanout", &n.to_string())), Some(500));
+        }
+        let held: usize = routes.entries.iter().filter_map(|(_, known)| count(known)).sum();
+        assert!(held * size_of::<Arc<Queue>>() <= limits::ROUTE_CACHE_OCTETS + 500 * size_of::<Arc<Queue>>());
     }
 }

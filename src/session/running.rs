@@ -5,9 +5,9 @@ use crate::broker::access::User;
 use crate::broker::node::Node;
 use crate::broker::vhost::Vhost;
 use crate::outbox::{Errands, Outbox, Touched};
-use crate::session::batch::Batch;
 use crate::session::channel::{Channel, Stage};
 use crate::session::content::{self, Assembly, Subject};
+use crate::session::gathered::Batch;
 use crate::session::handshake::{Client, Opened, Tuned};
 use crate::session::routes::Routes;
 use crate::wire::encode_reply::Reply;
@@ -168,6 +168,10 @@ impl Running {
         channel.assembly.check_idle()?;
         let method = method::parse(frame.payload)?;
         if let Method::Publish(publish) = &method {
+            if !self.batch.acks.is_empty() {
+                self.check_acks(number, touched)?;
+            }
+            let Some(channel) = self.channel(number) else { return Ok(0) };
             if channel.stage == Stage::Running
                 && let Some((head, body, more)) = content::whole(rest, number, frame_max)
             {
@@ -278,8 +282,16 @@ impl Running {
         let fault = if fault.class == 0 { fault.at(class, id) } else { fault };
         // What was accepted before the fault counts, and is confirmed.
         self.end_batch(touched)?;
+        if self.channel(number).is_some_and(|channel| channel.stage != Stage::Running) {
+            // An acknowledgement that came before has closed the channel already: what came behind it is void.
+            return Ok(());
+        }
         if fault.reach == Reach::Connection {
             return Err(fault);
+        }
+        if self.channel(number).is_none_or(|channel| channel.stage != Stage::Running) {
+            // An acknowledgement that was gathered before has closed it meanwhile.
+            return Ok(());
         }
         tracing::warn!(peer = %self.peer, channel = number, reason = fault.text.as_str(), "channel closed");
         self.close_channel(number, touched);
@@ -339,9 +351,14 @@ impl Running {
         if let Err(fault) = self.end_batch(touched) {
             tracing::debug!(%fault, "fault on a connection that ends");
         }
-        let numbers: Vec<u16> = (0..=u16::MAX).take(self.channels.len()).collect();
+        let numbers: Vec<u16> = (0..=u16::MAX).zip(&self.channels).filter_map(|(n, c)| c.as_ref().map(|_| n)).collect();
+        // All consumers first: what one channel gives back must not go to another one of the dying.
+        let deserted: Vec<_> = numbers.iter().flat_map(|number| self.drop_consumers(*number)).collect();
         for number in numbers {
             self.close_channel(number, touched);
+        }
+        for queue in deserted {
+            self.end_if_deserted(&queue);
         }
         self.channels.clear();
         if !self.owned.is_empty() {

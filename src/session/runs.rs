@@ -45,5 +45,63 @@ impl Runs {
             }
         }
         self.messages = 0;
+        // Not only at the end of the read batch: whoever was announced here is written to by nobody else until then.
+        touched.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counters::Counters;
+    use crate::message::Publication;
+    use crate::queue::Declared;
+    use crate::queue::arguments::QueueType;
+    use crate::wire::name::Name;
+    use crate::wire::table::OwnedTable;
+
+    fn queue(name: &'static str) -> Arc<Queue> {
+        let name = Name::from_static(name);
+        let (kind, arguments) = (QueueType::Classic, OwnedTable::default());
+        let declared = Declared { name, durable: false, owner: None, auto_delete: false, kind, arguments };
+        Arc::new(Queue::new(declared, Arc::new(Counters::default())))
+    }
+
+    fn message(n: usize) -> Message {
+        Publication { route: b"\0\0", properties: b"\0\0", body: &n.to_be_bytes() }.keep(1)
+    }
+
+    fn bodies(queue: &Queue) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| queue.get(true)).map(|(entry, _)| entry.message.body().to_vec()).collect()
+    }
+
+    #[test]
+    fn messages_wait_for_the_end_of_the_batch_and_keep_their_order() {
+        let (one, two, mut runs, mut touched) = (queue("1"), queue("2"), Runs::default(), Touched::default());
+        for n in 0..6 {
+            runs.add(if n % 3 == 0 { &one } else { &two }, message(n), &mut touched);
+        }
+        assert_eq!(one.counts().messages + two.counts().messages, 0);
+        runs.hand_over(&mut touched);
+        let expected = |numbers: &[usize]| numbers.iter().map(|n| n.to_be_bytes().to_vec()).collect::<Vec<_>>();
+        assert_eq!((bodies(&one), bodies(&two)), (expected(&[0, 3]), expected(&[1, 2, 4, 5])));
+        runs.hand_over(&mut touched);
+        assert!(bodies(&one).is_empty());
+    }
+
+    #[test]
+    fn neither_messages_nor_queues_gather_without_bound() {
+        let (one, mut runs, mut touched) = (queue("1"), Runs::default(), Touched::default());
+        for n in 0..=limits::RUN_MESSAGES {
+            runs.add(&one, message(n), &mut touched);
+        }
+        assert_eq!(one.counts().messages, limits::RUN_MESSAGES);
+        let queues: Vec<_> = (0..=limits::RUN_QUEUES).map(|_| queue("q")).collect();
+        for queue in &queues {
+            runs.add(queue, message(0), &mut touched);
+        }
+        assert!(runs.open.len() <= limits::RUN_QUEUES && runs.spare.len() <= limits::RUN_QUEUES);
+        runs.hand_over(&mut touched);
+        assert!(queues.iter().all(|queue| queue.counts().messages == 1));
     }
 }

@@ -2,16 +2,11 @@
 //! 1.9). It knows no exchange.
 
 use crate::outbox::Touched;
-use crate::outbox::ledger::{UnknownTag, Unsettled};
+use crate::outbox::ledger::Unsettled;
 use crate::session::channel::{Channel, Mode, Transaction, Verdict};
 use crate::session::running::Running;
 use crate::wire::encode_reply::Reply;
 use crate::wire::fault::{Code, Fault};
-
-/// The 406 of a tag that names no outstanding delivery.
-pub(super) fn unknown_tag(tag: u64) -> Fault {
-    Fault::new(Code::PreconditionFailed, format_args!("unknown delivery tag {tag}"))
-}
 
 impl Running {
     /// ack, nack and reject.
@@ -30,7 +25,7 @@ impl Running {
         {
             let mut inner = self.outbox.lock();
             let Some(ledger) = inner.ledger(number) else { return Ok(()) };
-            ledger.settle(tag, multiple, &mut settled).map_err(|UnknownTag(tag)| unknown_tag(tag))?;
+            ledger.settle(tag, multiple, &mut settled)?;
         }
         if let Some(Channel { mode: Mode::Transaction(transaction), .. }) = self.channel(number) {
             transaction.settlements.push((verdict, settled));
@@ -60,9 +55,8 @@ impl Running {
 
     /// Tells the queues, and lets consumers go on that the channel's limit had stopped.
     fn carry_out(&mut self, number: u16, verdict: Verdict, settled: &[(u64, Unsettled)], touched: &mut Touched) {
-        let mut by_slot: Vec<_> = settled.iter().map(|(tag, delivery)| (number, *tag, *delivery)).collect();
-        by_slot.sort_by_key(|(_, tag, delivery)| (delivery.slot, *tag));
-        self.conclude(verdict, &by_slot, touched);
+        let mut settled: Vec<_> = settled.iter().map(|(tag, delivery)| (number, *tag, *delivery)).collect();
+        self.conclude(verdict, &mut settled, touched);
         let limited = match self.outbox.lock().ledger(number) {
             Some(ledger) => ledger.take_limited(),
             None => Vec::new(),
@@ -111,8 +105,8 @@ impl Running {
     pub(super) fn tx_commit(&mut self, number: u16, touched: &mut Touched) -> Result<(), Fault> {
         let transaction = self.take_transaction(number)?;
         for mut pending in transaction.publications {
+            self.node.counters().book_memory(pending.charge(), 0);
             pending.queues.retain(|queue| !queue.is_ended());
-            self.node.counters().book_memory(pending.message.charge(), 0);
             if pending.queues.is_empty() && pending.mandatory {
                 self.give_back(number, pending.message.publication(), touched);
             }
@@ -145,7 +139,7 @@ impl Running {
     /// The memory of publications that will never be made.
     pub(super) fn forget_publications(&self, transaction: &Transaction) {
         for pending in &transaction.publications {
-            self.node.counters().book_memory(pending.message.charge(), 0);
+            self.node.counters().book_memory(pending.charge(), 0);
         }
     }
 

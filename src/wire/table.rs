@@ -4,6 +4,7 @@
 //! fixed depth; whatever walks them later may rely on that depth.
 
 use std::fmt::{self, Display};
+use std::hash::{Hash, Hasher};
 
 use nom::combinator::map;
 use nom::number::complete::{be_f32, be_f64, be_i8, be_i16, be_i32, be_i64, be_u8, be_u16, be_u32, be_u64};
@@ -123,6 +124,23 @@ impl PartialEq for Value<'_> {
 }
 
 impl Eq for Value<'_> {}
+
+/// Nested tables and arrays count by their type alone: their octets may differ where their entries do not.
+impl Hash for Value<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.type_name().hash(state);
+        match self {
+            Value::LongStr(octets) | Value::Bytes(octets) => octets.hash(state),
+            Value::Bool(truth) => truth.hash(state),
+            Value::F32(number) => number.to_bits().hash(state),
+            Value::F64(number) => number.to_bits().hash(state),
+            Value::Decimal { scale, value } => (scale, value).hash(state),
+            Value::Timestamp(seconds) => seconds.hash(state),
+            Value::Array(_) | Value::Table(_) | Value::Void => {}
+            integer => integer.as_integer().hash(state),
+        }
+    }
+}
 
 /// The value as RabbitMQ shows it in `inequivalent arg` texts: strings bare, everything else as an Erlang term.
 impl Display for Value<'_> {
@@ -336,6 +354,12 @@ impl PartialEq for OwnedTable {
 
 impl Eq for OwnedTable {}
 
+impl Hash for OwnedTable {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.by_key().hash(state);
+    }
+}
+
 fn items<'a, T>(octets: &'a [u8], item: fn(&'a [u8]) -> Parsed<'a, T>) -> impl Iterator<Item = T> + use<'a, T> {
     let mut rest = octets;
     std::iter::from_fn(move || {
@@ -417,6 +441,8 @@ fn value(octets: &[u8]) -> Parsed<'_, Value<'_>> {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher;
+
     use amq_protocol::types::parsing::parse_field_table;
     use proptest::prelude::*;
 
@@ -532,11 +558,31 @@ mod tests {
     #[test]
     fn owned_tables_are_equal_in_any_order() {
         let owned = |octets: &[u8]| OwnedTable::from(Table::check(octets).unwrap());
-        assert_eq!(owned(b"\x01at\x01\x01bV"), owned(b"\x01bV\x01at\x02"));
-        assert_eq!(owned(b"\x01aL\0\0\0\0\0\0\0\x05"), owned(b"\x01al\0\0\0\0\0\0\0\x05"));
+        let hash = |table: &OwnedTable| foldhash::fast::FixedState::with_seed(7).hash_one(table);
+        for (one, other) in [
+            (&b"\x01at\x01\x01bV"[..], &b"\x01bV\x01at\x02"[..]),
+            (b"\x01aL\0\0\0\0\0\0\0\x05", b"\x01al\0\0\0\0\0\0\0\x05"),
+            (b"\x01aF\0\0\0\x04\x01xt\x01", b"\x01aF\0\0\0\x04\x01xt\x02"),
+        ] {
+            let (one, other) = (owned(one), owned(other));
+            assert_eq!(one, other);
+            assert_eq!(hash(&one), hash(&other));
+        }
+        assert_ne!(hash(&owned(b"\x01aS\0\0\0\x01x")), hash(&owned(b"\x01aS\0\0\0\x01y")));
         assert_ne!(owned(b"\x01ab\x05"), owned(b"\x01aB\x05"));
         assert_ne!(owned(b"\x01aV"), owned(b"\x01aV\x01bV"));
         assert!(OwnedTable::default().as_table().is_empty());
+    }
+
+    #[test]
+    fn kept_tables_hash_as_they_compare() {
+        let hash = |octets: &[u8]| {
+            let table = OwnedTable::from(Table::check(octets).unwrap());
+            foldhash::fast::FixedState::default().hash_one(table)
+        };
+        assert_eq!(hash(b"\x01at\x01\x01bl\0\0\0\0\0\0\0\x05"), hash(b"\x01bL\0\0\0\0\0\0\0\x05\x01at\x02"));
+        let distinct: std::collections::HashSet<u64> = (0..=u8::MAX).map(|n| hash(&[1, b'a', b'B', n])).collect();
+        assert_eq!(distinct.len(), 256);
     }
 
     #[test]
