@@ -2,7 +2,7 @@
 
 use crate::perf::connection::Connection;
 use crate::perf::latency::Recorder;
-use crate::perf::method::{self, bits};
+use crate::perf::method;
 use crate::perf::options::{Churn, Options};
 use crate::perf::report::{Report, grouped, per_second, rounded};
 use crate::perf::run::{Run, Stage, spawn};
@@ -127,7 +127,7 @@ impl<'a> Worker<'a> {
         connection.open_channel(1)?;
         if self.what == Churn::Bindings {
             let mut out = Vec::new();
-            method::queue_declare(&mut out, 1, self.name.as_bytes(), bits::EXCLUSIVE, Table::empty());
+            method::queue_declare(&mut out, 1, self.name.as_bytes(), method::EXCLUSIVE, Table::empty());
             connection.call(&out, 1, QUEUE_DECLARE_OK)?;
         }
         Ok(connection)
@@ -145,7 +145,7 @@ impl<'a> Worker<'a> {
             }
             Churn::Queues => {
                 let queue = format!("{}-{number}", self.name).into_bytes();
-                let bits = if self.options.persistent { bits::DURABLE } else { bits::EXCLUSIVE };
+                let bits = if self.options.persistent { method::DURABLE } else { method::EXCLUSIVE };
                 let arguments = self.options.queue_args.table();
                 method::queue_declare(&mut out, 1, &queue, bits, arguments.as_table());
                 connection.call(&out, 1, QUEUE_DECLARE_OK)?;

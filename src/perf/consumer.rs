@@ -4,7 +4,7 @@ use crate::perf::connection::{CLOSED, Connection};
 use crate::perf::incoming::Filled;
 use crate::perf::latency::Recorder;
 use crate::perf::layout::{Lane, Layout};
-use crate::perf::method::{self, Fields, bits, close_text};
+use crate::perf::method::{self, Fields, close_text};
 use crate::perf::options::{Ack, Options};
 use crate::perf::producer::write;
 use crate::perf::run::{GLANCE, Run, Stage};
@@ -65,7 +65,7 @@ pub fn consume(run: &Run, options: &Options, layout: &Layout, number: usize) -> 
         }
     }
     out.clear();
-    let no_ack = if options.ack == Ack::Auto { bits::NO_ACK } else { 0 };
+    let no_ack = if options.ack == Ack::Auto { method::NO_ACK } else { 0 };
     for (tag, sink) in consumer.sinks.iter().enumerate() {
         let queue = layout.queues.get(sink.queue).map(Vec::as_slice).unwrap_or_default();
         method::consume(&mut out, sink.channel, queue, &tag_of(tag), no_ack);

@@ -233,7 +233,7 @@ pub fn queues(options: &Options, count: usize, name: &str) -> Result<Report, Str
     let names: Vec<String> = (0..count).map(|number| format!("{name}-{number:06}")).collect();
     let mut out = Vec::new();
     for queue in &names {
-        let bits = method::bits::DURABLE | method::bits::NO_WAIT;
+        let bits = method::DURABLE | method::NO_WAIT;
         method::queue_declare(&mut out, 1, queue.as_bytes(), bits, arguments.as_table());
     }
     connection.send(&out)?;

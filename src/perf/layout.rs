@@ -4,7 +4,7 @@
 //! queue p mod queues; with fewer, it takes turns over the queues q with q mod producers = p. Consumers likewise. With a
 //! fanout or topic exchange each message goes to every queue that a matching binding leads to.
 
-use crate::perf::method::{self, bits};
+use crate::perf::method;
 use crate::perf::options::{ExchangeKind, Options};
 use crate::wire::table::Table;
 use crate::wire::table_builder::TableBuilder;
@@ -163,12 +163,12 @@ impl Layout {
                 1,
                 &self.exchange,
                 kind.name().as_bytes(),
-                bits::DURABLE | bits::NO_WAIT,
+                method::DURABLE | method::NO_WAIT,
             );
         }
         let arguments = options.queue_args.table();
         for queue in &self.queues {
-            method::queue_declare(&mut out, 1, queue, queue_bits(options) | bits::NO_WAIT, arguments.as_table());
+            method::queue_declare(&mut out, 1, queue, queue_bits(options) | method::NO_WAIT, arguments.as_table());
         }
         for Binding { queue, key, header: by_header } in &self.bindings {
             let Some(queue) = self.queues.get(*queue) else { continue };
@@ -203,7 +203,7 @@ impl Layout {
 /// Durable, because RabbitMQ 4.3 refuses others by default; gone with the last consumer where the type allows it, so that
 /// a run that is killed leaves nothing behind.
 pub fn queue_bits(options: &Options) -> u8 {
-    bits::DURABLE | if options.queue_args.is_classic() { bits::AUTO_DELETE } else { 0 }
+    method::DURABLE | if options.queue_args.is_classic() { method::AUTO_DELETE } else { 0 }
 }
 
 fn key_of(queue: usize) -> String {

@@ -4,7 +4,7 @@ use crate::perf::connection::Connection;
 use crate::perf::consumer::{Consumed, consume};
 use crate::perf::latency::Percentiles;
 use crate::perf::layout::Layout;
-use crate::perf::method::{self, Fields, bits};
+use crate::perf::method::{self, Fields};
 use crate::perf::options::Options;
 use crate::perf::process::Usage;
 use crate::perf::producer::{Published, produce};
@@ -320,7 +320,7 @@ impl<'a> Loading<'a> {
             let mut sum = 0;
             for queue in &self.layout.queues {
                 let mut out = Vec::new();
-                method::queue_declare(&mut out, 1, queue, bits::PASSIVE, Table::empty());
+                method::queue_declare(&mut out, 1, queue, method::PASSIVE, Table::empty());
                 let payload = control.call(&out, 1, QUEUE_DECLARE_OK)?;
                 let mut fields = Fields::of(&payload);
                 sum += fields.short().and_then(|_name| fields.long_int()).map_or(0, u64::from);

@@ -34,23 +34,20 @@ pub fn put_long(out: &mut Vec<u8>, octets: &[u8]) {
     out.extend_from_slice(octets);
 }
 
-/// Bits of queue.declare, exchange.declare and basic.consume.
-pub mod bits {
-    /// queue.declare and exchange.declare.
-    pub const PASSIVE: u8 = 1;
-    /// queue.declare and exchange.declare.
-    pub const DURABLE: u8 = 2;
-    /// queue.declare.
-    pub const EXCLUSIVE: u8 = 4;
-    /// queue.declare.
-    pub const AUTO_DELETE: u8 = 8;
-    /// queue.declare and exchange.declare.
-    pub const NO_WAIT: u8 = 16;
-    /// basic.consume.
-    pub const NO_ACK: u8 = 2;
-}
+/// Bit of queue.declare and exchange.declare.
+pub const PASSIVE: u8 = 1;
+/// Bit of queue.declare and exchange.declare.
+pub const DURABLE: u8 = 2;
+/// Bit of queue.declare.
+pub const EXCLUSIVE: u8 = 4;
+/// Bit of queue.declare.
+pub const AUTO_DELETE: u8 = 8;
+/// Bit of queue.declare and exchange.declare.
+pub const NO_WAIT: u8 = 16;
+/// Bit of basic.consume.
+pub const NO_ACK: u8 = 2;
 
-/// Appends a method that has no fields or only an empty short string in front, such as channel.open.
+/// Appends channel.open.
 pub fn channel_open(out: &mut Vec<u8>, channel: u16) {
     put(out, channel, CHANNEL_OPEN, |out| put_short(out, b""));
 }
@@ -250,7 +247,7 @@ mod tests {
     #[test]
     fn methods_are_what_a_server_reads() {
         let arguments = Table::empty();
-        let payload = written(|out| queue_declare(out, 7, b"q", bits::DURABLE | bits::NO_WAIT, arguments));
+        let payload = written(|out| queue_declare(out, 7, b"q", DURABLE | NO_WAIT, arguments));
         assert!(matches!(
             parse(&payload),
             Ok(Method::QueueDeclare { queue: b"q", durable: true, no_wait: true, auto_delete: false, .. })
@@ -261,11 +258,11 @@ mod tests {
         assert!(matches!(parse(&payload), Ok(Method::QueueUnbind { routing_key: b"k", .. })));
         let payload = written(|out| queue_delete(out, 7, b"q", true));
         assert!(matches!(parse(&payload), Ok(Method::QueueDelete { no_wait: true, if_empty: false, .. })));
-        let payload = written(|out| exchange_declare(out, 7, b"x", b"topic", bits::DURABLE));
+        let payload = written(|out| exchange_declare(out, 7, b"x", b"topic", DURABLE));
         assert!(matches!(parse(&payload), Ok(Method::ExchangeDeclare { kind: b"topic", durable: true, .. })));
         let payload = written(|out| exchange_delete(out, 7, b"x"));
         assert!(matches!(parse(&payload), Ok(Method::ExchangeDelete { exchange: b"x", .. })));
-        let payload = written(|out| consume(out, 7, b"q", b"t", bits::NO_ACK));
+        let payload = written(|out| consume(out, 7, b"q", b"t", NO_ACK));
         assert!(matches!(parse(&payload), Ok(Method::Consume { queue: b"q", tag: b"t", no_ack: true, .. })));
         let payload = written(|out| qos(out, 7, 300));
         assert!(matches!(parse(&payload), Ok(Method::Qos { prefetch_count: 300, global: false, .. })));
