@@ -394,7 +394,7 @@ mod tests {
 
     #[test]
     fn the_shipped_file_holds_exactly_the_defaults() {
-        let text = include_str!("../config.toml");
+        let text = include_str!("../../config.toml");
         assert_eq!(parse(text), Ok(Config::default()));
         let table = DeTable::parse(text).unwrap();
         for key in KEYS {
