@@ -96,7 +96,7 @@ fn keeps_a_rate_and_a_time() {
     let published = number(&json, "/published/messages");
     assert!((400.0..=1300.0).contains(&published), "{json}");
     assert_eq!((&json["mode"], &json["seconds"].is_f64()), (&"load".into(), &true), "{json}");
-    assert!(json["broker"].as_str().is_some_and(|broker| broker.starts_with("RabbitMQ ")), "{json}");
+    assert!(json["broker"].as_str().is_some_and(|broker| broker.starts_with("Leveret ")), "{json}");
     assert!(number(&json, "/latency_us/p50") <= number(&json, "/latency_us/p99"), "{json}");
     assert!(json["cpu_us_per_message"].is_null() && json["resident_kib"].is_null(), "{json}");
     assert!(!queues(address, "paced"), "its queue is still there");

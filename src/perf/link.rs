@@ -13,7 +13,7 @@ use crate::wire::method::id_of;
 use crate::wire::method_id::*;
 use parking_lot::Mutex;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,8 @@ pub struct Link {
     pub confirms: Vec<Confirms>,
     /// The broker wants no publications on this connection, or on one of its channels.
     pub held: AtomicBool,
+    /// Channels that are not closed.
+    pub open_channels: AtomicU64,
     /// The publisher asked for the close.
     pub closing: AtomicBool,
     /// The broker asked for it.
@@ -50,6 +52,7 @@ impl Link {
         Link {
             confirms,
             held: AtomicBool::new(false),
+            open_channels: AtomicU64::new(channels.into()),
             closing: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             owed: Mutex::new(Vec::new()),
@@ -212,6 +215,10 @@ impl<'a> Listener<'a> {
                 return Err(format!("the broker closed the connection: {}", close_text(frame.payload)));
             }
             CHANNEL_CLOSE => return Err(format!("the broker closed the channel: {}", close_text(frame.payload))),
+            CHANNEL_CLOSE_OK => {
+                self.link.open_channels.fetch_sub(1, Ordering::AcqRel);
+                self.link.publisher.unpark();
+            }
             CONNECTION_CLOSE_OK => return Ok(true),
             _ => {}
         }

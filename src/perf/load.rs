@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 
 /// How long declaring and deleting may take: a broker may need minutes for 100,000 bindings.
 const SETUP_PATIENCE: Duration = Duration::from_secs(900);
+/// How long producers may take to close when nothing moves any more.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(65);
 /// How long connections may take until all are ready.
 const READY_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -275,7 +277,7 @@ impl<'a> Loading<'a> {
     /// Waits for the producers' last confirms. One that the broker does not let finish fails the run.
     fn join(&self, producers: Vec<Thread<'_, Published>>, watch: &mut Watch<'_>) -> Vec<Published> {
         // A producer waits by itself for confirms; whoever lasts longer sits in a write that the broker does not take.
-        let patience = 2 * self.options.drain + READY_PATIENCE / 12;
+        let patience = self.options.drain + CLOSE_PATIENCE;
         let (mut seen, mut since) = (Snapshot::take(self.run), Instant::now());
         while producers.iter().any(|producer| !producer.is_finished()) {
             watch.look();

@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// Octets read at once: confirms are small.
 const BUFFER: usize = 16 * 1024;
+/// How long a channel may take to close: there may be much on its way to it.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
 /// How long to wait for a backlog to shrink before looking again.
 const BACKLOG_GLANCE: Duration = Duration::from_micros(300);
 
@@ -220,25 +222,34 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Waits for the confirms that are due, then asks for the close.
+    /// Waits for the confirms that are due, then closes channels and connection.
     fn finish(&mut self) {
-        let (mut outstanding, mut progress_at) = (self.link.outstanding(), self.run.now());
-        while outstanding > 0 && !self.run.is_at(Stage::Failed) {
-            self.settle_debts();
-            // Woken for any room at all: what is waited for is the last confirm.
-            std::thread::park_timeout(Duration::from_millis(1));
-            let now = self.run.now();
-            match self.link.outstanding() {
-                left if left < outstanding => (outstanding, progress_at) = (left, now),
-                _ if now - progress_at > self.options.drain.as_nanos() as u64 => break,
-                _ => {}
-            }
-        }
-        if !self.run.is_at(Stage::Failed) {
-            let mut out = Vec::new();
+        self.wait_while(Link::outstanding, self.options.drain);
+        let mut out = Vec::new();
+        // A channel closes behind its last publication; a connection may close before (RabbitMQ's reader does not wait for
+        // what its channels have not done yet), and then messages would be missing that were never published.
+        (1..=self.options.channels).for_each(|channel| method::channel_close(&mut out, channel));
+        if !self.run.is_at(Stage::Failed) && self.write(&out) {
+            self.wait_while(|link| link.open_channels.load(Acquire), CLOSE_PATIENCE);
+            out.clear();
             method::connection_close(&mut out);
             self.link.closing.store(true, Release);
             self.write(&out);
+        }
+    }
+
+    /// Waits until there are none left, for as long as they become fewer.
+    fn wait_while(&mut self, count: impl Fn(&Link) -> u64, patience: Duration) {
+        let (mut left, mut progress_at) = (count(self.link), self.run.now());
+        while left > 0 && !self.run.is_at(Stage::Failed) {
+            self.settle_debts();
+            std::thread::park_timeout(Duration::from_millis(1));
+            let now = self.run.now();
+            match count(self.link) {
+                fewer if fewer < left => (left, progress_at) = (fewer, now),
+                _ if now - progress_at > patience.as_nanos() as u64 => break,
+                _ => {}
+            }
         }
     }
 }
