@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | [`cli`] | arguments, log, signals | AMQP |
 //! | [`server`] | sockets and tasks | methods, queues |
+//! | [`perf`], beside it | a load generator: threads and sockets of its own | any broker |
 //! | [`session`] | the protocol of one connection | sockets, tasks, the system's time |
 //! | [`broker`] | names to things: virtual hosts, users, alarms | sessions |
 //! | [`queue`] | one queue: decisions, and their way into outboxes | exchanges, time |
@@ -18,8 +19,8 @@
 //! | [`wire`], [`config`] | AMQP's octets; the configuration | brokers |
 //! | [`limits`], [`clock`], [`counters`], [`window`] | bounds, time, numbers, a sparse map | everything |
 //!
-//! Invariants: locks are taken in the order topology, queue, outbox, and never across an await; only `server` touches
-//! sockets; only `clock` and `server` know the time; only `wire` names the protocol crates; nothing that a peer sends
+//! Invariants: locks are taken in the order topology, queue, outbox, and never across an await; only `server` and
+//! `perf` touch sockets; only they and `clock` know the time; only `wire` names the protocol crates; nothing that a peer sends
 //! panics or costs unbounded memory.
 
 #![deny(clippy::unwrap_used, clippy::expect_used)]
@@ -32,6 +33,7 @@ pub mod counters;
 pub mod limits;
 pub mod message;
 pub mod outbox;
+pub mod perf;
 pub mod queue;
 pub mod routing;
 pub mod server;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["main"],
     &["cli"],
-    &["server"],
+    &["server", "perf"],
     &["session"],
     &["broker"],
     &["queue"],
@@ -20,7 +20,21 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// Imports that the order of the floors would allow, and that are not meant to be.
-const FORBIDDEN: &[(&str, &str)] = &[("routing", "wire"), ("message", "wire")];
+const FORBIDDEN: &[(&str, &str)] = &[
+    ("routing", "wire"),
+    ("message", "wire"),
+    // The load generator shares nothing with the broker but the octets.
+    ("perf", "session"),
+    ("perf", "broker"),
+    ("perf", "queue"),
+    ("perf", "outbox"),
+    ("perf", "routing"),
+    ("perf", "message"),
+    ("perf", "config"),
+    ("perf", "clock"),
+    ("perf", "counters"),
+    ("perf", "window"),
+];
 
 /// What may be named, and by whom: files, or directories with a slash at the end.
 const RESERVED: &[(&str, &[&str])] = &[
@@ -31,9 +45,9 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("tokio::time", &["server/"]),
     ("tokio::spawn", &["server/"]),
     ("tokio::signal", &["cli/"]),
-    ("std::net::Tcp", &[]),
-    ("std::time", &["clock.rs", "server/"]),
-    ("std::thread", &[]),
+    ("std::net::Tcp", &["perf/"]),
+    ("std::time", &["clock.rs", "server/", "perf/", "cli/perf.rs"]),
+    ("std::thread", &["perf/"]),
     ("#[allow(", &[]),
     ("#![allow(", &[]),
     ("unsafe ", &[]),
@@ -55,6 +69,11 @@ const PURE: &[&str] = &[
     "window.rs",
     "message.rs",
     "routing/",
+    "perf/batch.rs",
+    "perf/layout.rs",
+    "perf/pace.rs",
+    "perf/stamp.rs",
+    "perf/track.rs",
 ];
 const IMPURE: &[&str] =
     &["clock", "tokio", "std::time", "std::io", "Mutex", "RwLock", "Atomic", "getrandom", "tracing"];

@@ -1,6 +1,7 @@
 //! The command line: which command, with which arguments. One file a command; it knows no AMQP.
 
 pub mod data_dir;
+pub mod perf;
 pub mod serve;
 
 use clap::{Parser, Subcommand};
@@ -20,12 +21,15 @@ pub struct Arguments {
 enum Command {
     /// Serve clients (the default).
     Serve(serve::Arguments),
+    /// Load a broker, this one or another, and measure it.
+    Perf(Box<perf::Arguments>),
 }
 
 /// Runs the command that the arguments name.
 pub fn run(arguments: Arguments) -> ExitCode {
     match arguments.command {
         Some(Command::Serve(serve)) => serve::run(&serve),
+        Some(Command::Perf(perf)) => perf::run(&perf),
         None => serve::run(&arguments.serve),
     }
 }

@@ -5,6 +5,7 @@
 //! was found and what was expected. `config.toml` documents each key and holds exactly the defaults.
 
 mod error;
+mod memory;
 mod value;
 
 pub use crate::config::error::ConfigError;
@@ -76,7 +77,7 @@ pub struct Config {
     pub handshake_timeout_ms: u64,
     /// Largest body of a message in octets, 1 to 536870912.
     pub max_message_size: u64,
-    /// Octets held in messages at which publishers are held back, at least 1.
+    /// Octets held in messages at which publishers are held back, at least 1. The default is half of what this process may use.
     pub memory_high_watermark: u64,
     /// The RabbitMQ version that clients are told, three numbers and perhaps more.
     pub server_version: String,
@@ -144,7 +145,7 @@ impl Default for Config {
             frame_max: 131_072,
             handshake_timeout_ms: 10_000,
             max_message_size: 16 << 20,
-            memory_high_watermark: 512 << 20,
+            memory_high_watermark: memory::percent(50),
             server_version: "4.2.9".to_owned(),
             cluster_name: "leveret@localhost".to_owned(),
             default_vhost: "/".to_owned(),
@@ -513,7 +514,7 @@ mod tests {
             ("default_user = {}", "f.toml:1:16: default_user: found a table, expected a name of 1 to 255 octets"),
             (
                 "memory_high_watermark = \"1MB\"",
-                "f.toml:1:25: memory_high_watermark: found \"1MB\", expected a number of octets above 0, or a text such as \"64KiB\", \"512MiB\" or \"2GiB\"",
+                "f.toml:1:25: memory_high_watermark: found \"1MB\", expected a number of octets above 0, or a text such as \"512MiB\", \"2GiB\" or \"50%\"",
             ),
         ] {
             assert_eq!(parse(text), Err(error.to_owned()));

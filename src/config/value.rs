@@ -1,6 +1,7 @@
 //! One value of a configuration, from the file or from the environment, read as what its key wants. Knows no key.
 
 use crate::config::error::Mismatch;
+use crate::config::memory;
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
 use toml::Spanned;
@@ -52,14 +53,14 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// Octets, as a whole number or as a text such as "512MiB"; at least 1.
+    /// Octets, as a whole number, as a text such as "512MiB", or as a share of this process' memory such as "50%"; at least 1.
     pub(super) fn size(&self) -> Result<u64, Mismatch> {
         let size = match self.as_whole() {
             Some(number) => u64::try_from(number).ok(),
             None => self.as_text().and_then(parse_size),
         };
         size.filter(|size| *size > 0).ok_or_else(|| {
-            self.mismatch("a number of octets above 0, or a text such as \"64KiB\", \"512MiB\" or \"2GiB\"")
+            self.mismatch("a number of octets above 0, or a text such as \"512MiB\", \"2GiB\" or \"50%\"")
         })
     }
 
@@ -144,6 +145,9 @@ impl<'a> Value<'a> {
 fn parse_size(text: &str) -> Option<u64> {
     const UNITS: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
     let text = text.trim();
+    if let Some(share) = text.strip_suffix('%') {
+        return share.trim_end().parse().ok().filter(|share| *share <= 100).map(memory::percent);
+    }
     let in_unit = |(name, octets)| Some((text.strip_suffix(name)?, octets));
     let (number, octets) = UNITS.into_iter().find_map(in_unit).unwrap_or((text, 1));
     number.trim_end().parse::<u64>().ok()?.checked_mul(octets)
@@ -161,5 +165,7 @@ mod tests {
         for text in ["", "MiB", "1MB", "1.5GiB", "-1", "18446744073709551615KiB", "1mib"] {
             assert_eq!(parse_size(text), None, "{text}");
         }
+        assert_eq!(parse_size("50%"), Some(memory::percent(50)));
+        assert_eq!(parse_size("101%").or(parse_size("-1%")), None);
     }
 }

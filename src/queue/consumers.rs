@@ -107,7 +107,7 @@ impl Consumers {
 
     /// Whose turn it is, when there is a message for it. As in RabbitMQ, whoever is found full when its turn comes loses it and
     /// queues up again when it has room; whoever made room before keeps it.
-    pub fn next(&mut self) -> Option<ConsumerKey> {
+    pub fn whose_turn(&mut self) -> Option<ConsumerKey> {
         loop {
             let key = self.turns.first().and_then(|(_, turn)| turn.front()).copied()?;
             if self.find(key).is_some_and(Consumer::may_have_more) {
@@ -209,7 +209,7 @@ mod tests {
     fn serve(consumers: &mut Consumers, times: usize) -> Vec<usize> {
         (0..times)
             .map_while(|_| {
-                let key = consumers.next()?;
+                let key = consumers.whose_turn()?;
                 consumers.delivered(key);
                 Some(key.index())
             })
@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(old.index(), new.index());
         consumers.delivered(new);
         consumers.settled(old);
-        assert_eq!(consumers.next(), None);
+        assert_eq!(consumers.whose_turn(), None);
         assert!(!consumers.remove(old));
     }
 }

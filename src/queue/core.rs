@@ -36,7 +36,7 @@ impl Core {
     /// The next delivery that can be made: who gets which message.
     pub fn next_delivery(&mut self) -> Option<(ConsumerKey, &Entry)> {
         let entry = self.lanes.front()?;
-        Some((self.consumers.next()?, entry))
+        Some((self.consumers.whose_turn()?, entry))
     }
 
     /// The delivery that [`Core::next_delivery`] named was made.

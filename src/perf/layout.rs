@@ -1,0 +1,329 @@
+//! Who publishes where and who consumes what: names, routes, bindings, and what each queue must receive. It knows no socket.
+//!
+//! Producers and queues are paired by number. With at least as many producer connections as queues, producer p publishes to
+//! queue p mod queues; with fewer, it takes turns over the queues q with q mod producers = p. Consumers likewise. With a
+//! fanout or topic exchange each message goes to every queue that a matching binding leads to.
+
+use crate::perf::method;
+use crate::perf::options::{ExchangeKind, Options};
+use crate::wire::table::Table;
+use crate::wire::table_builder::TableBuilder;
+use std::borrow::Cow;
+
+/// How many bindings of a topic exchange match.
+pub const TOPIC_MATCHES: usize = 10;
+/// The key of every message to a topic exchange.
+const TOPIC_KEY: &[u8] = b"perf.key.end";
+/// Ten different patterns that match it.
+const TOPIC_PATTERNS: [&str; TOPIC_MATCHES] =
+    ["perf.key.end", "perf.key.*", "perf.*.end", "*.key.end", "perf.#", "#.end", "*.*.end", "perf.*.*", "*.key.#", "#"];
+
+/// Where a message goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Target {
+    /// Its exchange.
+    pub exchange: Vec<u8>,
+    /// Its routing key; all targets of a producer have keys of one length.
+    pub key: Vec<u8>,
+    /// Its headers, if it needs any.
+    pub headers: Option<Vec<u8>>,
+}
+
+/// Which of a producer's messages a queue receives: those whose sequence leaves `turn` when divided by `turns`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lane {
+    /// 0 to `turns` - 1.
+    pub turn: u64,
+    /// At least 1.
+    pub turns: u64,
+}
+
+impl Lane {
+    /// How many of the first `published` messages are its own.
+    pub fn share(self, published: u64) -> u64 {
+        (published + self.turns - 1 - self.turn) / self.turns
+    }
+}
+
+/// A binding to be made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Binding {
+    queue: usize,
+    key: String,
+    header: bool,
+}
+
+/// The whole plan of a run.
+#[derive(Debug)]
+pub struct Layout {
+    /// Names of the queues.
+    pub queues: Vec<Vec<u8>>,
+    exchange: Vec<u8>,
+    kind: Option<ExchangeKind>,
+    bindings: Vec<Binding>,
+    producers: usize,
+    consumers: usize,
+    channels: usize,
+    /// Queues that get every message, where the exchange does that.
+    everywhere: Option<Vec<bool>>,
+}
+
+impl Layout {
+    /// Plans a run whose names begin with `name`.
+    pub fn new(options: &Options, name: &str) -> Layout {
+        let queues = match (options.exchange, options.bindings) {
+            (Some(ExchangeKind::Fanout), Some(bindings)) if options.queues == 1 => bindings,
+            _ => options.queues,
+        };
+        let bindings = bindings(options.exchange, queues, options.bindings);
+        let everywhere = match options.exchange {
+            Some(ExchangeKind::Fanout | ExchangeKind::Topic) => {
+                let reached =
+                    |queue| bindings.iter().any(|bound| bound.queue == queue && is_matching(bound, options.exchange));
+                Some((0..queues).map(reached).collect())
+            }
+            _ => None,
+        };
+        Layout {
+            queues: (0..queues).map(|queue| format!("{name}-{queue:05}").into_bytes()).collect(),
+            exchange: options.exchange.map_or(String::new(), |kind| format!("{name}-{}", kind.name())).into_bytes(),
+            kind: options.exchange,
+            bindings,
+            producers: options.producers,
+            consumers: options.consumers,
+            channels: options.channels.into(),
+            everywhere,
+        }
+    }
+
+    /// Channels that publish, over all connections.
+    pub fn producers(&self) -> usize {
+        self.producers * self.channels
+    }
+
+    /// The queues that a connection takes turns over.
+    fn turns(connection: usize, connections: usize, queues: usize) -> Vec<usize> {
+        if connections >= queues {
+            vec![connection % queues]
+        } else {
+            (connection..queues).step_by(connections).collect()
+        }
+    }
+
+    /// The queues of a consumer connection.
+    pub fn consumed(&self, connection: usize) -> Vec<usize> {
+        Layout::turns(connection, self.consumers, self.queues.len())
+    }
+
+    /// Where a producer connection publishes, in turn.
+    pub fn targets(&self, connection: usize) -> Vec<Target> {
+        if self.everywhere.is_some() {
+            let key = if self.kind == Some(ExchangeKind::Topic) { TOPIC_KEY } else { b"" };
+            return vec![Target { exchange: self.exchange.clone(), key: key.to_vec(), headers: None }];
+        }
+        let target = |queue: usize| {
+            let (key, headers) = match self.kind {
+                Some(ExchangeKind::Headers) => (Vec::new(), Some(header(&key_of(queue)).into_octets())),
+                Some(_) => (key_of(queue).into_bytes(), None),
+                None => (self.queues.get(queue).cloned().unwrap_or_default(), None),
+            };
+            Target { exchange: self.exchange.clone(), key, headers }
+        };
+        Layout::turns(connection, self.producers, self.queues.len()).into_iter().map(target).collect()
+    }
+
+    /// What a queue receives of a channel that publishes; `None`: nothing.
+    pub fn lane(&self, producer: usize, queue: usize) -> Option<Lane> {
+        if let Some(everywhere) = &self.everywhere {
+            return everywhere.get(queue).is_some_and(|reached| *reached).then_some(Lane { turn: 0, turns: 1 });
+        }
+        let (connections, queues) = (self.producers, self.queues.len());
+        let connection = producer / self.channels;
+        if connections >= queues {
+            (connection % queues == queue).then_some(Lane { turn: 0, turns: 1 })
+        } else if queue % connections == connection {
+            let turns = (queues - connection).div_ceil(connections);
+            Some(Lane { turn: (queue / connections) as u64, turns: turns as u64 })
+        } else {
+            None
+        }
+    }
+
+    /// How many queues each message reaches.
+    pub fn copies(&self) -> u64 {
+        self.everywhere.as_ref().map_or(1, |queues| queues.iter().filter(|reached| **reached).count() as u64)
+    }
+
+    /// The frames that make everything, on channel 1, none of which is answered.
+    pub fn declare(&self, options: &Options) -> Vec<u8> {
+        let mut out = Vec::new();
+        if let Some(kind) = self.kind {
+            method::exchange_declare(
+                &mut out,
+                1,
+                &self.exchange,
+                kind.name().as_bytes(),
+                method::DURABLE | method::NO_WAIT,
+            );
+        }
+        let arguments = options.queue_args.table();
+        for queue in &self.queues {
+            method::queue_declare(&mut out, 1, queue, queue_bits(options) | method::NO_WAIT, arguments.as_table());
+        }
+        for Binding { queue, key, header: by_header } in &self.bindings {
+            let Some(queue) = self.queues.get(*queue) else { continue };
+            let (key, arguments) = if *by_header {
+                (&b""[..], Cow::Owned(header(key).into_octets()))
+            } else {
+                (key.as_bytes(), Cow::Borrowed(&[][..]))
+            };
+            method::queue_bind(&mut out, 1, queue, &self.exchange, key, true, Table::from_checked(&arguments));
+        }
+        out
+    }
+
+    /// The frames that delete everything, on channel 1; only the last one is answered, with queue.delete-ok.
+    pub fn delete(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        if self.kind.is_some() {
+            method::exchange_delete(&mut out, 1, &self.exchange);
+        }
+        for (number, queue) in self.queues.iter().enumerate() {
+            method::queue_delete(&mut out, 1, queue, number + 1 < self.queues.len());
+        }
+        out
+    }
+
+    /// Whether [`Layout::delete`] is answered with exchange.delete-ok first.
+    pub fn has_exchange(&self) -> bool {
+        self.kind.is_some()
+    }
+}
+
+/// Durable, because RabbitMQ 4.3 refuses others by default; gone with the last consumer where the type allows it, so that
+/// a run that is killed leaves nothing behind.
+pub fn queue_bits(options: &Options) -> u8 {
+    method::DURABLE | if options.queue_args.is_classic() { method::AUTO_DELETE } else { 0 }
+}
+
+fn key_of(queue: usize) -> String {
+    format!("key-{queue:06}")
+}
+
+fn header(key: &str) -> TableBuilder {
+    let mut headers = TableBuilder::new();
+    headers.put_long_str(b"perf-key", key.as_bytes());
+    headers
+}
+
+fn is_matching(binding: &Binding, kind: Option<ExchangeKind>) -> bool {
+    kind != Some(ExchangeKind::Topic) || TOPIC_PATTERNS.contains(&binding.key.as_str())
+}
+
+/// All bindings. Those beyond the first of each queue, or the ten of a topic exchange, match no message.
+fn bindings(kind: Option<ExchangeKind>, queues: usize, count: Option<usize>) -> Vec<Binding> {
+    let (Some(kind), count) = (kind, count.unwrap_or(0)) else { return Vec::new() };
+    let by_header = kind == ExchangeKind::Headers;
+    let spread = |number: usize, key: String| Binding { queue: number % queues, key, header: by_header };
+    match kind {
+        ExchangeKind::Topic if count == 0 => (0..queues).map(|queue| spread(queue, "#".to_owned())).collect(),
+        ExchangeKind::Topic => (0..count).map(|number| spread(number, pattern(number))).collect(),
+        _ => (0..count.max(queues)).map(|number| spread(number, key_of(number))).collect(),
+    }
+}
+
+/// The number-th pattern: the first ten match, the others are of four kinds that do not.
+fn pattern(number: usize) -> String {
+    match (TOPIC_PATTERNS.get(number), number % 4) {
+        (Some(pattern), _) => (*pattern).to_owned(),
+        (None, 0) => format!("perf.other-{number}.end"),
+        (None, 1) => format!("perf.other-{number}.*"),
+        (None, 2) => format!("*.other-{number}.#"),
+        (None, _) => format!("other-{number}.#"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn layout(change: impl FnOnce(&mut Options)) -> Layout {
+        let mut options = Options::new("amqp://".parse().unwrap());
+        change(&mut options);
+        Layout::new(&options, "x")
+    }
+
+    /// What each queue receives is what the targets say, message by message.
+    fn lanes_agree(layout: &Layout) {
+        for producer in 0..layout.producers() {
+            let targets = layout.targets(producer / layout.channels);
+            for sequence in 0..12 {
+                let target = &targets[sequence % targets.len()];
+                for (number, queue) in layout.queues.iter().enumerate() {
+                    let lane = layout.lane(producer, number);
+                    let due = lane.is_some_and(|lane| sequence as u64 % lane.turns == lane.turn);
+                    assert_eq!(due, target.key == *queue, "producer {producer}, message {sequence}, queue {number}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pairs_producers_and_queues() {
+        for (producers, queues, channels) in [(1, 1, 1), (1, 5, 1), (2, 5, 2), (5, 2, 1), (3, 3, 3)] {
+            lanes_agree(&layout(|options| {
+                (options.producers, options.queues, options.channels) = (producers, queues, channels);
+            }));
+        }
+        for (consumers, queues) in [(1, 1), (1, 5), (2, 5), (5, 2)] {
+            let layout = layout(|options| (options.consumers, options.queues) = (consumers, queues));
+            let consumed: HashSet<usize> = (0..consumers).flat_map(|consumer| layout.consumed(consumer)).collect();
+            assert_eq!(consumed.len(), queues);
+        }
+    }
+
+    #[test]
+    fn shares_add_up() {
+        for published in 0..20 {
+            let shares: u64 = (0..3).map(|turn| Lane { turn, turns: 3 }.share(published)).sum();
+            assert_eq!(shares, published);
+        }
+        assert_eq!(Lane { turn: 2, turns: 3 }.share(3), 1);
+        assert_eq!(Lane { turn: 2, turns: 3 }.share(2), 0);
+    }
+
+    #[test]
+    fn fanout_reaches_all() {
+        let layout = layout(|options| (options.exchange, options.bindings) = (Some(ExchangeKind::Fanout), Some(10)));
+        assert_eq!((layout.queues.len(), layout.copies(), layout.bindings.len()), (10, 10, 10));
+        assert_eq!(layout.lane(0, 9), Some(Lane { turn: 0, turns: 1 }));
+    }
+
+    #[test]
+    fn ten_topic_bindings_match() {
+        let plan = layout(|options| {
+            (options.exchange, options.queues, options.bindings) = (Some(ExchangeKind::Topic), 20, Some(1000));
+        });
+        assert_eq!((plan.bindings.len(), plan.copies()), (1000, 10));
+        let keys: HashSet<&str> = plan.bindings.iter().map(|binding| binding.key.as_str()).collect();
+        assert_eq!(keys.len(), 1000);
+        assert_eq!(plan.lane(0, 10), None);
+        let plan = layout(|options| options.exchange = Some(ExchangeKind::Topic));
+        assert_eq!((plan.bindings.len(), plan.copies()), (1, 1));
+    }
+
+    #[test]
+    fn other_bindings_only_fill() {
+        for kind in [ExchangeKind::Direct, ExchangeKind::Headers] {
+            let layout = layout(|options| {
+                (options.exchange, options.queues, options.bindings) = (Some(kind), 2, Some(50));
+            });
+            assert_eq!((layout.bindings.len(), layout.copies()), (50, 1));
+            let targets = layout.targets(0);
+            assert_eq!(targets.len(), 2);
+            assert_ne!(targets[0], targets[1]);
+            assert_eq!(targets[0].headers.is_some(), kind == ExchangeKind::Headers);
+        }
+    }
+}

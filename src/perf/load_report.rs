@@ -1,0 +1,138 @@
+//! Tells what came of a load, or of several in search of the highest rate. It knows no connection.
+
+use crate::perf::load::Load;
+use crate::perf::options::Options;
+use crate::perf::report::{Json, Report, grouped, per_second, rounded, time};
+
+/// The report of one load.
+pub fn report(load: &Load) -> Report {
+    let mut report = Report::new("load", &load.broker);
+    tell(load, &mut report);
+    report.faults.clone_from(&load.faults);
+    report
+}
+
+/// Adds everything about a load.
+pub fn tell(load: &Load, report: &mut Report) {
+    let messages = |count: u64, rate: f64| format!("{} messages, {}/s", grouped(count), rounded(rate));
+    report.field("seconds", load.seconds);
+    report.line("published", messages(load.published, load.published_per_second));
+    report.field("published", flow(load.published, load.published_per_second));
+    report.line("consumed", messages(load.consumed, load.consumed_per_second));
+    report.field("consumed", flow(load.consumed, load.consumed_per_second));
+    let (drained, seconds) = load.drained;
+    report.line(
+        "drained",
+        format!("{} messages in {} behind the last publication", grouped(drained), time(seconds * 1e6)),
+    );
+    report.field("drained", flow_in(drained, seconds));
+    let [confirmed, nacked, returned, unconfirmed] = load.confirms;
+    if confirmed + nacked + unconfirmed > 0 {
+        report.line(
+            "confirmed",
+            format!("{}, {} refused, {} open", grouped(confirmed), grouped(nacked), grouped(unconfirmed)),
+        );
+    }
+    if returned > 0 {
+        report.line("returned", format!("{} messages", grouped(returned)));
+    }
+    for (name, count) in
+        [("confirmed", confirmed), ("nacked", nacked), ("returned", returned), ("unconfirmed", unconfirmed)]
+    {
+        report.field(name, count);
+    }
+    let verdict = &load.verdict;
+    for (name, count) in [
+        ("lost", verdict.lost),
+        ("duplicated", verdict.duplicated),
+        ("disordered", verdict.disordered),
+        ("foreign", verdict.foreign),
+        ("redelivered", verdict.redelivered),
+    ] {
+        report.field(name, count);
+    }
+    if load.held > 0.0 {
+        report.line("held back", format!("{} by the broker, all producers together", time(load.held * 1e6)));
+    }
+    report.field("held_seconds", load.held);
+    report.latency("latency", "latency_us", load.latency);
+    report.latency("confirms", "confirm_latency_us", load.confirm_latency);
+    usage(load, report);
+}
+
+/// The broker's CPU time and memory.
+fn usage(load: &Load, report: &mut Report) {
+    let Some((before, after, peak)) = load.usage else {
+        report.field("cpu_us_per_message", Json::Null);
+        report.field("resident_kib", Json::Null);
+        return;
+    };
+    let messages = if load.consumed > 0 { load.consumed } else { load.published };
+    let cpu = per_second(1, messages as f64) * (after.cpu - before.cpu) * 1e6;
+    report.line(
+        "broker's use",
+        format!(
+            "{cpu:.3} us of CPU a message; {} KiB resident, {} at the beginning, {} at most",
+            grouped(after.resident),
+            grouped(before.resident),
+            grouped(peak)
+        ),
+    );
+    report.field("cpu_us_per_message", cpu);
+    report.field("resident_kib", resident(before.resident, after.resident, peak));
+}
+
+/// Resident memory in KiB.
+pub fn resident(before: u64, after: u64, peak: u64) -> Json {
+    Json::Object(vec![("before", before.into()), ("after", after.into()), ("peak", peak.into())])
+}
+
+fn flow(messages: u64, per_second: f64) -> Json {
+    Json::Object(vec![("messages", messages.into()), ("per_second", per_second.into())])
+}
+
+fn flow_in(messages: u64, seconds: f64) -> Json {
+    let rate = per_second(messages, seconds);
+    Json::Object(vec![("messages", messages.into()), ("seconds", seconds.into()), ("per_second", rate.into())])
+}
+
+/// One step of a ramp.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// Messages a second of all producers together.
+    pub rate: f64,
+    /// Whether it stayed under the bound and kept the rate.
+    pub held: bool,
+    /// What came of it.
+    pub load: Load,
+}
+
+/// The report of a ramp.
+pub fn ramp_report(options: &Options, bound_ms: f64, trials: &[Trial]) -> Report {
+    let broker = trials.first().map_or("unknown", |trial| trial.load.broker.as_str());
+    let mut report = Report::new("ramp", broker);
+    let best = trials.iter().filter(|trial| trial.held).max_by(|one, two| one.rate.total_cmp(&two.rate));
+    let rate = best.map_or(0.0, |trial| trial.rate);
+    let producers = options.producers as f64;
+    let text = format!("{}/s, {}/s a producer, with p99 under {bound_ms} ms", rounded(rate), rounded(rate / producers));
+    report.line("highest rate", text);
+    report.field("bound_ms", bound_ms);
+    report.field("rate", rate);
+    let trial = |trial: &Trial| {
+        let p99 = trial.load.latency.p99;
+        Json::Object(vec![("rate", trial.rate.into()), ("p99_us", p99.into()), ("held", Json::Bool(trial.held))])
+    };
+    report.field("trials", Json::List(trials.iter().map(trial).collect()));
+    match best {
+        Some(trial) => tell(&trial.load, &mut report),
+        None => report.faults.push(format!("no rate kept p99 under {bound_ms} ms")),
+    }
+    report.faults.extend(trials.iter().flat_map(|trial| trial.load.faults.iter().cloned()));
+    report
+}
+
+impl From<Vec<Json>> for Json {
+    fn from(values: Vec<Json>) -> Json {
+        Json::List(values)
+    }
+}

@@ -1,0 +1,279 @@
+//! A connection that publishes. This thread writes, and it alone; another one listens ([`crate::perf::link`]).
+
+use crate::perf::batch::{Batch, Shape};
+use crate::perf::connection::Connection;
+use crate::perf::layout::Layout;
+use crate::perf::link::{Link, Listener};
+use crate::perf::method;
+use crate::perf::options::Options;
+use crate::perf::pace::Pace;
+use crate::perf::run::{GLANCE, Run, Stage, spawn};
+use crate::perf::stamp::Stamp;
+use crate::wire::encode_content::heartbeat;
+use crate::wire::method_id::{CONFIRM_SELECT_OK, CONNECTION_CLOSE_OK};
+use std::io::{ErrorKind, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::time::Duration;
+
+/// Octets read at once: confirms are small.
+const BUFFER: usize = 16 * 1024;
+/// How long a channel may take to close: there may be much on its way to it.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long to wait for a backlog to shrink before looking again.
+const BACKLOG_GLANCE: Duration = Duration::from_micros(300);
+
+/// What a connection published.
+#[derive(Debug)]
+pub struct Published {
+    /// Messages by channel.
+    pub messages: Vec<u64>,
+    /// Numbers, by channel, of messages that were refused or returned.
+    pub excused: Vec<Vec<u64>>,
+    /// Messages whose confirm did not come.
+    pub unconfirmed: u64,
+    /// How long the broker held it back by connection.blocked or channel.flow.
+    pub held: Duration,
+}
+
+/// Connects, waits for the run to begin, publishes until its end.
+///
+/// # Errors
+/// What went wrong before the run began; later errors fail the run.
+pub fn produce(run: &Run, options: &Options, layout: &Layout, number: usize) -> Result<Published, String> {
+    let name = format!("leveret perf producer {number}");
+    let mut connection = Connection::open(&options.url, &name, options.heartbeat.unwrap_or(60))?;
+    for channel in 1..=options.channels {
+        connection.open_channel(channel)?;
+        if options.confirm.is_some() {
+            let mut out = Vec::new();
+            method::confirm_select(&mut out, channel);
+            connection.call(&out, channel, CONFIRM_SELECT_OK)?;
+        }
+    }
+    let shape = Shape {
+        size: options.size,
+        persistent: options.persistent,
+        mandatory: options.mandatory,
+        frame_max: connection.frame_max,
+    };
+    let batch = Batch::new(options.channels, &layout.targets(number), shape)?;
+    let link = Link::new(options.confirm, options.channels, options.rate > 0.0);
+    let Connection { socket, mut incoming, heartbeat, .. } = connection;
+    incoming.resize(BUFFER);
+    let timeouts = socket.set_read_timeout(Some(GLANCE)).and_then(|()| socket.set_write_timeout(Some(GLANCE)));
+    timeouts.map_err(|error| error.to_string())?;
+    std::thread::scope(|scope| {
+        let listener = Listener::new(run, &link, options.channels, heartbeat);
+        let listening = spawn(scope, || listener.listen(&socket, incoming))?;
+        run.ready.fetch_add(1, AcqRel);
+        if !run.wait_for(Stage::Publishing) {
+            return Err("the run failed before it began".to_owned());
+        }
+        let mut publisher = Publisher::new(run, options, layout, &link, &socket, batch, number);
+        publisher.interval = u64::from(heartbeat) * 500_000_000;
+        publisher.publish();
+        run.published_all.fetch_add(1, AcqRel);
+        publisher.finish();
+        let heard = listening.join().unwrap_or_default();
+        if link.closed.load(Acquire) {
+            let mut out = Vec::new();
+            method::put(&mut out, 0, CONNECTION_CLOSE_OK, |_| {});
+            publisher.write(&out);
+        }
+        let _ = socket.shutdown(Shutdown::Both);
+        Ok(Published {
+            messages: (0..options.channels.into()).map(|channel| publisher.sent_on(channel)).collect(),
+            excused: heard.excused,
+            unconfirmed: link.outstanding(),
+            held: Duration::from_nanos(publisher.held),
+        })
+    })
+}
+
+struct Publisher<'a> {
+    run: &'a Run,
+    options: &'a Options,
+    link: &'a Link,
+    socket: &'a TcpStream,
+    batch: Batch,
+    pace: Pace,
+    /// Messages of all channels together; they take turns.
+    sent: u64,
+    slot: usize,
+    quota: u64,
+    first_producer: u16,
+    copies: u64,
+    backlog: u64,
+    /// ns after the last write at which a heartbeat is due; 0: never.
+    interval: u64,
+    written_at: u64,
+    held: u64,
+}
+
+impl<'a> Publisher<'a> {
+    fn new(
+        run: &'a Run,
+        options: &'a Options,
+        layout: &Layout,
+        link: &'a Link,
+        socket: &'a TcpStream,
+        batch: Batch,
+        number: usize,
+    ) -> Publisher<'a> {
+        let producers = options.producers as u64;
+        let quota = options.count.map_or(u64::MAX, |count| (count + producers - 1 - number as u64) / producers);
+        let bounded = options.backlog > 0 && options.consumers > 0 && !options.consume_after;
+        let now = run.now();
+        Publisher {
+            run,
+            options,
+            link,
+            socket,
+            batch,
+            pace: Pace::new(options.rate, now),
+            sent: 0,
+            slot: 0,
+            quota,
+            first_producer: (number * usize::from(options.channels)) as u16,
+            copies: layout.copies(),
+            backlog: if bounded { options.backlog } else { u64::MAX },
+            interval: 0,
+            written_at: now,
+            held: 0,
+        }
+    }
+
+    fn sent_on(&self, channel: u64) -> u64 {
+        let channels = u64::from(self.options.channels);
+        (self.sent + channels - 1 - channel) / channels
+    }
+
+    /// Publishes until time or count is reached, or the run fails.
+    fn publish(&mut self) {
+        while !self.run.is_at(Stage::Draining) && self.sent < self.quota {
+            self.settle_debts();
+            if self.link.held.load(Acquire) {
+                let since = self.run.now();
+                std::thread::park_timeout(GLANCE);
+                self.held += self.run.now() - since;
+                continue;
+            }
+            let room = self.link.wait_for_room(GLANCE);
+            if room == 0 {
+                continue;
+            }
+            let now = self.run.now();
+            let due = self.pace.open(self.sent, now);
+            if due == 0 {
+                let wait = self.pace.due(self.sent).saturating_sub(now);
+                std::thread::sleep(Duration::from_nanos(wait).min(GLANCE));
+                continue;
+            }
+            if self.backlog != u64::MAX && self.run.backlog(self.copies) >= self.backlog {
+                std::thread::sleep(BACKLOG_GLANCE);
+                continue;
+            }
+            let slots = (self.batch.slots() - self.slot) as u64;
+            let count = room.min(due).min(self.quota - self.sent).min(slots);
+            if !self.send(count as usize, now) {
+                return;
+            }
+        }
+    }
+
+    /// Stamps and writes the next publications; false if the run failed meanwhile.
+    fn send(&mut self, count: usize, now: u64) -> bool {
+        let channels = u64::from(self.options.channels);
+        let (mut channel, mut sequence) = (self.sent % channels, self.sent / channels);
+        for step in 0..count {
+            let time = self.pace.time(self.sent + step as u64, now);
+            let producer = self.first_producer + channel as u16;
+            self.batch.stamp(self.slot + step, Stamp { producer, sequence, time });
+            if let Some(confirms) = self.link.confirms.get(channel as usize) {
+                confirms.publish(time);
+            }
+            channel += 1;
+            if channel == channels {
+                (channel, sequence) = (0, sequence + 1);
+            }
+        }
+        let written = write(self.run, self.socket, self.batch.octets(self.slot, count));
+        self.written_at = self.run.now();
+        self.sent += count as u64;
+        self.slot = (self.slot + count) % self.batch.slots();
+        self.run.meter.published.0.fetch_add(count as u64, Relaxed);
+        written
+    }
+
+    fn write(&mut self, octets: &[u8]) -> bool {
+        self.written_at = self.run.now();
+        write(self.run, self.socket, octets)
+    }
+
+    /// Answers of the listener, and heartbeats.
+    fn settle_debts(&mut self) {
+        let mut out = std::mem::take(&mut *self.link.owed.lock());
+        if self.interval > 0 && self.run.now() - self.written_at > self.interval {
+            heartbeat(&mut out);
+        }
+        if !out.is_empty() {
+            self.write(&out);
+        }
+    }
+
+    /// Waits for the confirms that are due, then closes channels and connection.
+    fn finish(&mut self) {
+        self.wait_while(Link::outstanding, self.options.drain);
+        let mut out = Vec::new();
+        // A channel closes behind its last publication; a connection may close before (RabbitMQ's reader does not wait for
+        // what its channels have not done yet), and then messages would be missing that were never published.
+        (1..=self.options.channels).for_each(|channel| method::channel_close(&mut out, channel));
+        if !self.run.is_at(Stage::Failed) && self.write(&out) {
+            self.wait_while(|link| link.open_channels.load(Acquire), CLOSE_PATIENCE);
+            out.clear();
+            method::connection_close(&mut out);
+            self.link.closing.store(true, Release);
+            self.write(&out);
+        }
+    }
+
+    /// Waits until there are none left, for as long as they become fewer.
+    fn wait_while(&mut self, count: impl Fn(&Link) -> u64, patience: Duration) {
+        let (mut left, mut progress_at) = (count(self.link), self.run.now());
+        while left > 0 && !self.run.is_at(Stage::Failed) {
+            self.settle_debts();
+            std::thread::park_timeout(Duration::from_millis(1));
+            let now = self.run.now();
+            match count(self.link) {
+                fewer if fewer < left => (left, progress_at) = (fewer, now),
+                _ if now - progress_at > patience.as_nanos() as u64 => break,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Writes all of it, however long the broker takes; false if the run failed meanwhile, perhaps by this.
+pub fn write(run: &Run, mut socket: &TcpStream, octets: &[u8]) -> bool {
+    let mut rest = octets;
+    while !rest.is_empty() {
+        match socket.write(rest) {
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => {
+                    if run.is_at(Stage::Failed) {
+                        return false;
+                    }
+                }
+                _ => {
+                    // Whoever listens may be about to read why.
+                    std::thread::sleep(4 * GLANCE);
+                    run.fail(format!("cannot write: {error}"));
+                    return false;
+                }
+            },
+        }
+    }
+    true
+}
