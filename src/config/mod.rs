@@ -30,8 +30,8 @@ const HOUR_MS: u64 = 3_600_000;
 const FILE_VARIABLE: &str = "LEVERET_CONFIG";
 /// What the names of our variables begin with.
 pub const PREFIX: &str = "LEVERET_";
-/// Variables that belong to the project's tests.
-const FOREIGN: [&str; 2] = ["LEVERET_TEST_", "LEVERET_STEPS_"];
+/// Variables that are none of ours: the project's tests', and what Kubernetes sets in every pod beside a service of this name.
+const FOREIGN: [&str; 4] = ["LEVERET_TEST_", "LEVERET_STEPS_", "LEVERET_SERVICE_", "LEVERET_PORT_"];
 
 /// Every key, in the order of config.toml.
 const KEYS: [&str; 18] = [
@@ -65,7 +65,7 @@ pub struct Config {
     pub bind: Vec<SocketAddr>,
     /// Directory of everything durable, relative to the working directory.
     pub data_dir: PathBuf,
-    /// What is logged: a directive of tracing's env-filter, such as `info` or `info,leveret::session=debug`.
+    /// What is logged: targets and levels of tracing, such as `info` or `info,leveret::session=debug`.
     pub log: String,
     /// Offered heartbeat interval in seconds; 0 offers none.
     pub heartbeat: u16,
@@ -317,7 +317,8 @@ impl Loader {
     }
 
     fn variable(&mut self, name: &str, text: &str) -> Result<(), ConfigError> {
-        if name == FILE_VARIABLE || FOREIGN.iter().any(|prefix| name.starts_with(prefix)) {
+        let is_service = name == "LEVERET_PORT" && text.starts_with("tcp://");
+        if name == FILE_VARIABLE || is_service || FOREIGN.iter().any(|prefix| name.starts_with(prefix)) {
             return Ok(());
         }
         let place = format!("environment variable {name}");
@@ -641,7 +642,15 @@ mod tests {
         let expected = "environment variable LEVERET_HARTBEAT: HARTBEAT: unknown key, expected one of bind, ";
         assert!(error.starts_with(expected), "{error}");
         assert!(load(&[("LEVERET_heartbeat", "1")]).is_err());
-        let foreign = [("LEVERET_TEST_X", "1"), ("LEVERET_STEPS_X", "1"), ("OTHER", "1"), ("LEVERET_CONFIG", "")];
+        let foreign = [
+            ("LEVERET_TEST_X", "1"),
+            ("LEVERET_STEPS_X", "1"),
+            ("OTHER", "1"),
+            ("LEVERET_CONFIG", ""),
+            ("LEVERET_SERVICE_HOST", "10.0.0.1"),
+            ("LEVERET_PORT", "tcp://10.0.0.1:5672"),
+            ("LEVERET_PORT_5672_TCP_ADDR", "10.0.0.1"),
+        ];
         assert_eq!(load(&foreign), Ok(Config::default()));
     }
 
