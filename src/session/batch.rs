@@ -98,8 +98,8 @@ impl Running {
         }
     }
 
-    /// Lets consumers go on that a limit of their channel had stopped.
-    pub(super) fn resume_slots(&mut self, slots: &[(u16, u32)], touched: &mut Touched) {
+    /// Lets consumers (channel, slot) go on that a limit of their channel or a full buffer had stopped.
+    pub(super) fn resume_slots<'a>(&mut self, slots: impl IntoIterator<Item = &'a (u16, u32)>, touched: &mut Touched) {
         for (number, slot) in slots {
             if let Some(slot) = self.channel(*number).and_then(|channel| channel.slot(*slot))
                 && let Some(consumer) = slot.consumer

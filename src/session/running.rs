@@ -305,13 +305,7 @@ impl Running {
 
     /// Others asked for something.
     pub(super) fn run_errands(&mut self, errands: &Errands, touched: &mut Touched) {
-        for (number, slot) in &errands.stalled {
-            if let Some(slot) = self.channel(*number).and_then(|channel| channel.slot(*slot))
-                && let Some(consumer) = slot.consumer
-            {
-                slot.queue.resume(consumer, touched);
-            }
-        }
+        self.resume_slots(&errands.stalled, touched);
         for (number, slot) in &errands.lost {
             self.consumer_lost(*number, *slot, touched);
         }
