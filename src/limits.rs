@@ -38,6 +38,12 @@ pub const STALL_AT: usize = 512 * 1024;
 /// Stalled consumers go on when no more than so many octets wait.
 pub const RESUME_AT: usize = 128 * 1024;
 
+/// Most octets that are written by whoever appended them, not by the connection's writing task.
+pub const DIRECT_OCTETS: usize = 8 * 1024;
+
+/// Most connections that one batch of work writes to by itself.
+pub const DIRECT_OUTBOXES: usize = 4;
+
 /// A connection is not read while so many octets of answers wait to be written: a client that asks and never reads.
 pub const HOLD_READER_AT: usize = 16 * 1024 * 1024;
 

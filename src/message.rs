@@ -1,10 +1,15 @@
 //! A publication as it is borrowed from a read buffer, and a message as a queue keeps it. Knows no queue, no frame, no
 //! exchange: octets with three cuts.
 
-use bytes::Bytes;
+use smallvec::SmallVec;
+use triomphe::ThinArc;
 
 /// What a queue's bookkeeping of one message costs beside its octets; part of what a message is charged with.
 const ENTRY_OCTETS: usize = 96;
+
+/// Bodies from this size on have an allocation of their own: a body is most often a round number of octets, which an
+/// allocator holds without waste, and one with a head in front of it is not.
+const BODY_APART: usize = 512;
 
 /// One publication, borrowed from whatever holds its octets.
 #[derive(Clone, Copy, Debug)]
@@ -18,26 +23,36 @@ pub struct Publication<'a> {
 }
 
 impl Publication<'_> {
-    /// Copies the publication into an allocation of its own, to be held by `holders` queues.
+    /// Copies the publication, to be held by `holders` queues.
     pub fn keep(&self, holders: usize) -> Message {
         let size = self.route.len() + self.properties.len() + self.body.len();
-        let mut octets = Vec::with_capacity(size);
+        let apart = self.body.len() >= BODY_APART;
+        // Put together on the stack: the allocation is made from one slice.
+        let mut octets = SmallVec::<[u8; 2 * BODY_APART]>::new();
         octets.extend_from_slice(self.route);
         octets.extend_from_slice(self.properties);
-        octets.extend_from_slice(self.body);
-        Message {
+        if !apart {
+            octets.extend_from_slice(self.body);
+        }
+        let cuts = Cuts {
+            body: apart.then(|| Box::from(self.body)),
             properties_at: self.route.len() as u32,
             body_at: (self.route.len() + self.properties.len()) as u32,
             charge: (size / holders.max(1) + ENTRY_OCTETS) as u32,
-            octets: Bytes::from(octets),
-        }
+        };
+        Message(ThinArc::from_header_and_slice(cuts, &octets))
     }
 }
 
-/// A message that a queue holds: one allocation, shared by all queues that hold it.
+/// A message that a queue holds, shared by all queues that hold it: one pointer. Below [`BODY_APART`] it is one allocation,
+/// else two.
 #[derive(Clone, Debug)]
-pub struct Message {
-    octets: Bytes,
+pub struct Message(ThinArc<Cuts, u8>);
+
+#[derive(Debug)]
+struct Cuts {
+    /// None: it follows the properties.
+    body: Option<Box<[u8]>>,
     properties_at: u32,
     body_at: u32,
     charge: u32,
@@ -46,27 +61,35 @@ pub struct Message {
 impl Message {
     /// Exchange and routing key, as two AMQP short strings with their length octets.
     pub fn route(&self) -> &[u8] {
-        self.octets.get(..self.properties_at as usize).unwrap_or_default()
+        self.0.slice.get(..self.cuts().properties_at as usize).unwrap_or_default()
     }
 
     /// Property flags and values, octet for octet as published.
     pub fn properties(&self) -> &[u8] {
-        self.octets.get(self.properties_at as usize..self.body_at as usize).unwrap_or_default()
+        let Cuts { properties_at, body_at, .. } = self.cuts();
+        self.0.slice.get(*properties_at as usize..*body_at as usize).unwrap_or_default()
     }
 
     /// The body.
     pub fn body(&self) -> &[u8] {
-        self.octets.get(self.body_at as usize..).unwrap_or_default()
+        match &self.cuts().body {
+            Some(body) => body,
+            None => self.0.slice.get(self.cuts().body_at as usize..).unwrap_or_default(),
+        }
     }
 
     /// Octets of memory that one queue is charged with for holding this message: its share of the octets and its place.
     pub fn charge(&self) -> u64 {
-        u64::from(self.charge)
+        u64::from(self.cuts().charge)
     }
 
     /// The parts, borrowed.
     pub fn publication(&self) -> Publication<'_> {
         Publication { route: self.route(), properties: self.properties(), body: self.body() }
+    }
+
+    fn cuts(&self) -> &Cuts {
+        &self.0.header.header
     }
 }
 
@@ -76,10 +99,13 @@ mod tests {
 
     #[test]
     fn keeps_the_three_parts_apart() {
-        let message = Publication { route: b"\x01x\x01k", properties: b"\0\0", body: b"hello" }.keep(1);
-        assert_eq!(message.route(), b"\x01x\x01k");
-        assert_eq!(message.properties(), b"\0\0");
-        assert_eq!(message.body(), b"hello");
+        for size in [0, 1, BODY_APART - 1, BODY_APART, 100_000] {
+            let body: Vec<u8> = (0..size).map(|at| at as u8).collect();
+            let message = Publication { route: b"\x01x\x01k", properties: b"\x10\0\x02", body: &body }.keep(1);
+            assert_eq!(message.route(), b"\x01x\x01k");
+            assert_eq!(message.properties(), b"\x10\0\x02");
+            assert_eq!(message.body(), body);
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The delivery side of one connection: octets that wait to be written, and what its channels have been handed.
 //!
 //! One lock a connection; it is a leaf: under it no other lock is taken. Any task may append to an outbox or ring one of
-//! its two bells; only the connection's own tasks write to the socket, open, close, confirm and resume. It knows no
-//! queue, no exchange and no socket.
+//! its two bells; only the connection's own tasks open, close, confirm and resume. Its writing task writes to the socket,
+//! except for a few octets that can be written at once: those are written by whoever appended them, which spares a task's
+//! wake. One at a time holds the pen. It knows no queue, no exchange and no socket.
 
 pub mod ledger;
 
@@ -15,8 +16,16 @@ use crate::wire::fault::Fault;
 use crate::wire::name::Name;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use tokio::sync::Notify;
+
+/// The way to a socket for octets that need not wait.
+pub trait Line: fmt::Debug + Send + Sync {
+    /// Writes what can be written at once; says how many octets that were. A line that is broken takes none: the writing
+    /// task finds out why.
+    fn try_write(&self, octets: &[u8]) -> usize;
+}
 
 /// Where a consumer's deliveries go.
 #[derive(Clone, Debug)]
@@ -74,6 +83,20 @@ pub struct Inner {
     finished: bool,
     /// The socket is gone; nothing is kept any more.
     dead: bool,
+    /// Where few octets may go directly.
+    line: Option<Arc<dyn Line>>,
+    pen: Pen,
+}
+
+/// Who writes to the socket now. Octets go out in the order in which they were appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pen {
+    /// Nobody.
+    Free,
+    /// The writing task: it looks for more when it has written.
+    Writer,
+    /// Someone who appended. `missed`: the writing task has looked meanwhile and has to look again.
+    Another { missed: bool },
 }
 
 /// Outboxes that got octets in a batch of work, each once. Their writers are woken when the batch ends.
@@ -81,10 +104,14 @@ pub struct Inner {
 pub struct Touched(Vec<Arc<Outbox>>);
 
 impl Touched {
-    /// Wakes the writer of each, once.
+    /// Has the octets of each written, once: few octets for few connections here and now, everything else by their writers.
+    /// No lock may be held.
     pub fn wake(&mut self) {
+        let few = self.0.len() <= limits::DIRECT_OUTBOXES;
         for outbox in self.0.drain(..) {
-            outbox.writer.notify_one();
+            if !few || !outbox.write_directly() {
+                outbox.writer.notify_one();
+            }
         }
     }
 
@@ -126,6 +153,8 @@ impl Default for Outbox {
                 announced: false,
                 finished: false,
                 dead: false,
+                line: None,
+                pen: Pen::Free,
             }),
             writer: Notify::new(),
             owner: Notify::new(),
@@ -166,9 +195,17 @@ impl Outbox {
         self.ring_owner();
     }
 
+    /// Few octets need not wait for the writing task any more.
+    pub fn connect(&self, line: Arc<dyn Line>) {
+        self.lock().line = Some(line);
+    }
+
     /// No octet will follow; the writer ends when all is written.
     pub fn finish(&self) {
-        self.lock().finished = true;
+        let mut inner = self.lock();
+        inner.finished = true;
+        inner.line = None;
+        drop(inner);
         self.writer.notify_one();
     }
 
@@ -177,6 +214,7 @@ impl Outbox {
         let mut inner = self.lock();
         inner.dead = true;
         inner.finished = true;
+        inner.line = None;
         inner.pending = Vec::new();
         drop(inner);
         self.writer.notify_one();
@@ -187,6 +225,11 @@ impl Outbox {
     /// can go on.
     pub fn take(&self, spare: &mut Vec<u8>) -> Taken {
         let mut inner = self.lock();
+        if let Pen::Another { missed } = &mut inner.pen {
+            *missed = true;
+            return Taken::Nothing;
+        }
+        inner.pen = Pen::Free;
         inner.announced = false;
         if !inner.errands.stalled.is_empty() || inner.holds_reader() {
             self.owner.notify_one();
@@ -195,11 +238,41 @@ impl Outbox {
             return if inner.finished { Taken::Finished } else { Taken::Nothing };
         }
         std::mem::swap(&mut inner.pending, spare);
+        inner.pen = Pen::Writer;
         Taken::Octets
+    }
+
+    /// Writes what waits, if that is little and nobody else is writing. False: the writing task is to be woken.
+    fn write_directly(&self) -> bool {
+        let mut inner = self.lock();
+        match inner.pen {
+            // It will look again, and sees what was appended.
+            Pen::Writer | Pen::Another { .. } => return true,
+            Pen::Free if inner.pending.len() > limits::DIRECT_OCTETS => return false,
+            Pen::Free => {}
+        }
+        let Some(line) = inner.line.clone() else { return false };
+        inner.pen = Pen::Another { missed: false };
+        inner.announced = false;
+        let octets = std::mem::take(&mut inner.pending);
+        drop(inner);
+        let written = line.try_write(&octets);
+        self.lock().written_directly(octets, written)
     }
 }
 
 impl Inner {
+    /// The first `written` of `octets` are written; the pen is free again. False: the writing task is to be woken.
+    fn written_directly(&mut self, mut octets: Vec<u8>, written: usize) -> bool {
+        let missed = std::mem::replace(&mut self.pen, Pen::Free) == Pen::Another { missed: true };
+        if written < octets.len() && !self.dead {
+            octets.drain(..written);
+            octets.append(&mut self.pending);
+            self.pending = octets;
+        }
+        self.pending.is_empty() && !missed
+    }
+
     /// The frame size both sides agreed on, in octets.
     pub fn set_frame_max(&mut self, frame_max: u32) {
         self.frame_max = frame_max;
@@ -381,6 +454,109 @@ mod tests {
         assert_eq!(outbox.take(&mut Vec::new()), Taken::Nothing);
         touched.add(&outbox, &mut outbox.lock());
         assert_eq!(touched.0.len(), 2);
+    }
+
+    /// A line that takes so many octets at a time, and lets something happen meanwhile.
+    struct Pipe {
+        room: usize,
+        meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+        written: Mutex<Vec<u8>>,
+    }
+
+    impl fmt::Debug for Pipe {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Pipe")
+        }
+    }
+
+    impl Line for Pipe {
+        fn try_write(&self, octets: &[u8]) -> usize {
+            let meanwhile = self.meanwhile.lock().take();
+            if let Some(meanwhile) = meanwhile {
+                meanwhile();
+            }
+            let some = octets.len().min(self.room);
+            self.written.lock().extend_from_slice(&octets[..some]);
+            some
+        }
+    }
+
+    fn connected(room: usize) -> (Arc<Outbox>, Arc<Pipe>) {
+        let pipe = Arc::new(Pipe { room, meanwhile: Mutex::default(), written: Mutex::default() });
+        let outbox = Arc::new(Outbox::default());
+        outbox.connect(Arc::<Pipe>::clone(&pipe));
+        (outbox, pipe)
+    }
+
+    fn append(outbox: &Arc<Outbox>, octets: &[u8]) {
+        let mut touched = Touched::default();
+        let mut inner = outbox.lock();
+        inner.octets(octets);
+        touched.add(outbox, &mut inner);
+        drop(inner);
+    }
+
+    fn writer_rang(outbox: &Outbox) -> bool {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        std::pin::pin!(outbox.octets_wait()).poll(&mut context).is_ready()
+    }
+
+    #[test]
+    fn few_octets_go_directly_and_many_by_the_writer() {
+        let (outbox, pipe) = connected(usize::MAX);
+        append(&outbox, b"few");
+        assert_eq!(*pipe.written.lock(), b"few");
+        assert!(!writer_rang(&outbox));
+        append(&outbox, &vec![0; limits::DIRECT_OCTETS + 1]);
+        assert!(writer_rang(&outbox));
+        let mut spare = Vec::new();
+        assert_eq!(outbox.take(&mut spare), Taken::Octets);
+        // The writing task is at it: what is appended now waits for its next look.
+        append(&outbox, b"more");
+        assert_eq!(*pipe.written.lock(), b"few");
+        spare.clear();
+        assert_eq!(outbox.take(&mut spare), Taken::Octets);
+        assert_eq!(spare, b"more");
+        spare.clear();
+        assert_eq!(outbox.take(&mut spare), Taken::Nothing);
+        append(&outbox, b"!");
+        assert_eq!(*pipe.written.lock(), b"few!");
+    }
+
+    #[test]
+    fn what_a_line_does_not_take_is_left_to_the_writer_in_order() {
+        let (outbox, pipe) = connected(2);
+        let other = Arc::clone(&outbox);
+        *pipe.meanwhile.lock() = Some(Box::new(move || append(&other, b"def")));
+        append(&outbox, b"abc");
+        assert_eq!(*pipe.written.lock(), b"ab");
+        assert!(writer_rang(&outbox));
+        let mut spare = Vec::new();
+        assert_eq!(outbox.take(&mut spare), Taken::Octets);
+        assert_eq!(spare, b"cdef");
+    }
+
+    #[test]
+    fn a_writer_that_looks_during_a_direct_write_is_rung_again() {
+        let (outbox, pipe) = connected(usize::MAX);
+        let other = Arc::clone(&outbox);
+        *pipe.meanwhile.lock() = Some(Box::new(move || {
+            other.finish();
+            assert!(writer_rang(&other));
+            assert_eq!(other.take(&mut Vec::new()), Taken::Nothing);
+        }));
+        append(&outbox, b"abc");
+        assert!(writer_rang(&outbox));
+        assert_eq!(outbox.take(&mut Vec::new()), Taken::Finished);
+    }
+
+    #[test]
+    fn a_dead_line_gets_nothing_back() {
+        let (outbox, pipe) = connected(0);
+        let other = Arc::clone(&outbox);
+        *pipe.meanwhile.lock() = Some(Box::new(move || other.die()));
+        append(&outbox, b"abc");
+        assert_eq!(outbox.take(&mut Vec::new()), Taken::Finished);
     }
 
     #[test]

@@ -8,11 +8,15 @@ use crate::server::writer;
 use crate::session::hangup::Hangup;
 use crate::session::{CLOSED_BY_PEER, Session};
 use bytes::{Buf, BytesMut};
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::Interest;
+use tokio::io::{AsyncRead, AsyncReadExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::JoinHandle;
@@ -25,23 +29,48 @@ const LAST_WRITE_MS: u64 = 500;
 /// How often a peer that is not read because of an alarm is looked after.
 const LOOK_MS: u64 = 1_000;
 
+thread_local! {
+    /// Where a connection reads to that has no partial frame: what came is mostly whole, and then nothing is kept.
+    static DESK: RefCell<Vec<u8>> = RefCell::new(vec![0; limits::READ_CHUNK]);
+}
+
 /// A connection that was accepted.
 pub struct Connection {
-    socket: OwnedReadHalf,
+    reader: Reader,
     writer: Writer,
     node: Arc<Node>,
-    session: Session,
     outbox: Arc<Outbox>,
     clock: Clock,
+}
+
+/// The side that reads: what came goes to the session at once.
+struct Reader {
+    socket: OwnedReadHalf,
+    session: Session,
+    /// A partial frame, or what a session that paused has not taken.
     buffer: BytesMut,
 }
 
+/// What one read brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Read {
+    /// All that was there.
+    Drained,
+    /// As much as there was room for: there may be more.
+    Full,
+}
+
 /// The writing task; it does not outlive its connection.
-struct Writer(JoinHandle<()>);
+struct Writer {
+    task: JoinHandle<()>,
+    outbox: Arc<Outbox>,
+}
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
+        // Whoever still has something to say to this connection lets go of its socket too.
+        self.outbox.die();
     }
 }
 
@@ -54,96 +83,122 @@ impl Connection {
         let (socket, write_half) = stream.into_split();
         let session = Session::new(Arc::clone(&node), peer, clock.now());
         let outbox = Arc::clone(session.outbox());
-        let writer = Writer(tokio::spawn(writer::write(Arc::clone(&outbox), write_half)));
-        Self { socket, writer, node, session, outbox, clock, buffer: BytesMut::new() }
+        let line = Arc::new(writer::Socket::new(write_half));
+        outbox.connect(Arc::<writer::Socket>::clone(&line));
+        let task = tokio::spawn(writer::write(Arc::clone(&outbox), line));
+        let writer = Writer { task, outbox: Arc::clone(&outbox) };
+        Self { reader: Reader { socket, session, buffer: BytesMut::new() }, writer, node, outbox, clock }
     }
 
     /// Serves the connection to its end.
     pub async fn serve(mut self) {
         let hangup = self.run().await;
         tracing::debug!(reason = hangup.reason, "hangup");
-        self.session.end(&hangup.reason);
+        self.reader.session.end(&hangup.reason);
         self.outbox.finish();
         let last_write = Duration::from_millis(hangup.linger_ms.max(LAST_WRITE_MS));
-        if timeout(last_write, &mut self.writer.0).await.is_ok() {
+        if timeout(last_write, &mut self.writer.task).await.is_ok() {
             let linger = Duration::from_millis(hangup.linger_ms);
             // Octets that nobody read would make the system reset the connection, and the last answer could be lost.
-            let _ = timeout(linger, self.discard()).await;
+            let _ = timeout(linger, self.reader.discard()).await;
         }
     }
 
     async fn run(&mut self) -> Hangup {
+        let Self { reader, node, outbox, clock, .. } = self;
         let sleep = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(sleep);
+        let mut reads = 0;
         loop {
-            let now = self.clock.now();
-            let is_blocked = self.session.is_blocked();
-            let held = self.outbox.lock().holds_reader() || is_blocked && !self.peer_has_left().await;
-            self.session.hold(held, now);
-            match self.session.tick(now) {
+            let now = clock.now();
+            let is_blocked = reader.session.is_blocked();
+            let held = outbox.lock().holds_reader() || is_blocked && !reader.peer_has_left().await;
+            reader.session.hold(held, now);
+            match reader.session.tick(now) {
                 Ok(next) if is_blocked => rouse_at(sleep.as_mut(), next.min(now + LOOK_MS), now),
                 Ok(next) => rouse_at(sleep.as_mut(), next, now),
                 Err(hangup) => return hangup,
             }
-            let node = Arc::clone(&self.node);
+            let has_paused = reader.session.has_paused();
             let outcome = tokio::select! {
-                ready = self.socket.readable(), if !held && !self.session.has_paused() => match ready {
-                    Ok(()) => self.read().await,
-                    Err(error) => Err(gone(&error)),
+                read = poll_fn(|context| reader.poll(context, clock)), if !held && !has_paused => match read {
+                    Ok(Read::Drained) => {
+                        reads = 0;
+                        Ok(())
+                    }
+                    Ok(Read::Full) => {
+                        reads += 1;
+                        Ok(())
+                    }
+                    Err(hangup) => Err(hangup),
                 },
-                () = tokio::task::yield_now(), if !held && self.session.has_paused() => self.take(),
-                () = self.outbox.errand_waits() => self.errand(),
+                () = tokio::task::yield_now(), if !held && has_paused => reader.take(clock),
+                () = outbox.errand_waits() => errand(&mut reader.session, outbox, clock),
                 () = &mut sleep => Ok(()),
-                () = node.alarms().cleared(), if self.session.is_blocked() => {
-                    self.session.unblock();
+                () = node.alarms().cleared(), if is_blocked => {
+                    reader.session.unblock();
                     Ok(())
                 }
             };
             if let Err(hangup) = outcome {
                 return hangup;
             }
-        }
-    }
-
-    fn errand(&mut self) -> Result<(), Hangup> {
-        if self.outbox.lock().is_dead() {
-            return Err(Hangup { reason: CLOSED_BY_PEER.to_owned(), linger_ms: 0 });
-        }
-        self.session.ring(self.clock.now())
-    }
-
-    /// Reads what is there, up to a bound, and hands it to the session.
-    async fn read(&mut self) -> Result<(), Hangup> {
-        for _ in 0..READS_IN_A_ROW {
-            // Strangers get little to fill: a login is short, and there may be many of them.
-            let chunk = if self.session.is_open() { limits::READ_CHUNK } else { limits::READ_CHUNK_BEFORE_OPEN };
-            self.buffer.reserve(chunk);
-            let room = self.buffer.capacity() - self.buffer.len();
-            let read = match self.socket.try_read_buf(&mut self.buffer) {
-                Ok(0) => return Err(Hangup { reason: CLOSED_BY_PEER.to_owned(), linger_ms: 0 }),
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(gone(&error)),
-            };
-            self.take()?;
-            let stops = self.session.is_blocked() || self.session.has_paused();
-            if read < room || stops || self.outbox.lock().holds_reader() {
-                break;
+            if reads >= READS_IN_A_ROW {
+                // One that floods gives way to the others.
+                reads = 0;
+                tokio::task::yield_now().await;
             }
         }
+    }
+}
+
+fn errand(session: &mut Session, outbox: &Outbox, clock: &Clock) -> Result<(), Hangup> {
+    if outbox.lock().is_dead() {
+        return Err(Hangup { reason: CLOSED_BY_PEER.to_owned(), linger_ms: 0 });
+    }
+    session.ring(clock.now())
+}
+
+impl Reader {
+    /// Reads what is there, up to a bound, and hands it to the session.
+    fn poll(&mut self, context: &mut Context<'_>, clock: &Clock) -> Poll<Result<Read, Hangup>> {
+        // Strangers get little to fill: a login is short, and there may be many of them.
+        let chunk = if self.session.is_open() { limits::READ_CHUNK } else { limits::READ_CHUNK_BEFORE_OPEN };
+        let (read, room) = if self.buffer.is_empty() {
+            let desk = |desk: &mut Vec<u8>| self.poll_desk(context, clock, desk.get_mut(..chunk).unwrap_or_default());
+            (ready!(DESK.with_borrow_mut(desk))?, chunk)
+        } else {
+            self.buffer.reserve(chunk);
+            let room = self.buffer.capacity() - self.buffer.len();
+            let read =
+                ready!(pin!(self.socket.read_buf(&mut self.buffer)).poll(context)).map_err(|error| gone(&error))?;
+            self.take(clock)?;
+            (read, room)
+        };
+        Poll::Ready(match read {
+            0 => Err(Hangup { reason: CLOSED_BY_PEER.to_owned(), linger_ms: 0 }),
+            read if read < room => Ok(Read::Drained),
+            _ => Ok(Read::Full),
+        })
+    }
+
+    fn poll_desk(&mut self, context: &mut Context<'_>, clock: &Clock, desk: &mut [u8]) -> Poll<Result<usize, Hangup>> {
+        let mut read = ReadBuf::new(desk);
+        ready!(Pin::new(&mut self.socket).poll_read(context, &mut read)).map_err(|error| gone(&error))?;
+        let octets = read.filled();
+        let used = self.session.receive(octets, clock.now())?;
+        self.buffer.extend_from_slice(octets.get(used..).unwrap_or_default());
+        Poll::Ready(Ok(octets.len()))
+    }
+
+    /// Hands what was kept to the session.
+    fn take(&mut self, clock: &Clock) -> Result<(), Hangup> {
+        let used = self.session.receive(&self.buffer, clock.now())?;
+        self.buffer.advance(used);
         if self.buffer.is_empty() {
             // An idle connection keeps no buffer.
             self.buffer = BytesMut::new();
         }
-        // One that floods gives way to the others after each turn.
-        tokio::task::yield_now().await;
-        Ok(())
-    }
-
-    /// Hands what was read to the session.
-    fn take(&mut self) -> Result<(), Hangup> {
-        let used = self.session.receive(&self.buffer, self.clock.now())?;
-        self.buffer.advance(used);
         Ok(())
     }
 
