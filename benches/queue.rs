@@ -5,6 +5,10 @@ use leveret::message::{Message, Publication};
 use leveret::queue::consumers::Terms;
 use leveret::queue::core::Core;
 
+/// The program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     divan::main();
 }
@@ -37,7 +41,7 @@ fn bench(bencher: Bencher<'_, '_>, mut work: impl FnMut(Message) -> u64) {
     bencher.with_inputs(message).bench_local_values(|message| work(black_box(message)));
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn enqueue(bencher: Bencher<'_, '_>) {
     let mut core = core(true, 0);
     bench(bencher, |message| {
@@ -49,7 +53,7 @@ fn enqueue(bencher: Bencher<'_, '_>) {
     });
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1000)]
 fn enqueue_deliver(bencher: Bencher<'_, '_>) {
     let mut core = core(true, 0);
     bench(bencher, |message| {
@@ -59,7 +63,7 @@ fn enqueue_deliver(bencher: Bencher<'_, '_>) {
 }
 
 /// So many others are outstanding.
-#[divan::bench(args = [0, 1_000])]
+#[divan::bench(sample_size = 1000, args = [0, 1_000])]
 fn enqueue_deliver_settle_behind(bencher: Bencher<'_, '_>, outstanding: u64) {
     let mut core = core(false, outstanding as usize);
     bench(bencher, |message| {
@@ -71,7 +75,7 @@ fn enqueue_deliver_settle_behind(bencher: Bencher<'_, '_>, outstanding: u64) {
 }
 
 /// It comes back once, and so many others that came back before are ready.
-#[divan::bench(args = [0, 1_000])]
+#[divan::bench(sample_size = 1000, args = [0, 1_000])]
 fn enqueue_deliver_requeue_deliver_settle_beside(bencher: Bencher<'_, '_>, ready: usize) {
     let mut core = core(false, ready);
     (0..ready as u64).for_each(|seq| core.requeue(seq));

@@ -10,6 +10,10 @@ use leveret::wire::name::Name;
 use leveret::wire::table::Table;
 use std::sync::Arc;
 
+/// The program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     divan::main();
 }
@@ -26,7 +30,7 @@ fn vhost() -> Vhost {
 }
 
 /// Keys take turns. Above `limits::ROUTE_CACHE_ENTRIES` of them the cache is of no use: each is a miss.
-#[divan::bench(args = [1, 100, 1_000, 10_000])]
+#[divan::bench(sample_size = 1000, args = [1, 100, 1_000, 10_000])]
 fn keys_in_turn(bencher: Bencher<'_, '_>, keys: usize) {
     let (vhost, mut routes, exchange) = (vhost(), Routes::default(), b"amq.topic");
     let route = |n: usize| {
@@ -34,11 +38,14 @@ fn keys_in_turn(bencher: Bencher<'_, '_>, keys: usize) {
         [&[exchange.len() as u8], &exchange[..], &[key.len() as u8], key.as_bytes()].concat()
     };
     let all: Vec<_> = (0..keys).map(route).collect();
+    let mut find = |route: &[u8]| {
+        let known = routes.find(&vhost, route, &route[1..=exchange.len()], &route[exchange.len() + 2..]);
+        matches!(known, Known::Queues(queues) if queues.len() == 1)
+    };
+    assert!(all.iter().all(|route| find(route)));
     let mut at = 0;
     bencher.bench_local(|| {
         at = if at + 1 == keys { 0 } else { at + 1 };
-        let route = black_box(&all[at][..]);
-        let known = routes.find(&vhost, route, &route[1..=exchange.len()], &route[exchange.len() + 2..]);
-        matches!(known, Known::Queues(queues) if queues.len() == 1)
+        find(black_box(&all[at]))
     });
 }

@@ -8,6 +8,10 @@ use leveret::routing::{Kind, Routes};
 use leveret::wire::table::{Table, Value};
 use leveret::wire::table_builder::TableBuilder;
 
+/// The program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     divan::main();
 }
@@ -49,7 +53,7 @@ fn found(routes: &Routes<u64>, key: &[u8]) -> u64 {
     sum
 }
 
-#[divan::bench(args = [1_000, 100_000])]
+#[divan::bench(sample_size = 1000, args = [1_000, 100_000])]
 fn topic_ten_of(bencher: Bencher<'_, '_>, bindings: usize) {
     let mut routes = Routes::new(Kind::Topic);
     let groups = bindings / PATTERNS.len();
@@ -64,7 +68,7 @@ fn topic_ten_of(bencher: Bencher<'_, '_>, bindings: usize) {
     bencher.bench_local(|| found(&routes, keys[turns.turn()].as_bytes()));
 }
 
-#[divan::bench(args = [1_000, 100_000])]
+#[divan::bench(sample_size = 1000, args = [1_000, 100_000])]
 fn direct_one_of(bencher: Bencher<'_, '_>, bindings: usize) {
     let mut routes = Routes::new(Kind::Direct);
     let keys: Vec<_> = (0..bindings).map(|n| format!("stock.{n}.eur.sell")).collect();
@@ -73,7 +77,7 @@ fn direct_one_of(bencher: Bencher<'_, '_>, bindings: usize) {
     bencher.bench_local(|| found(&routes, keys[turns.turn()].as_bytes()));
 }
 
-#[divan::bench(args = [1, 10, 100])]
+#[divan::bench(sample_size = 1000, args = [1, 10, 100])]
 fn fanout(bencher: Bencher<'_, '_>, bindings: u64) {
     let mut routes = Routes::new(Kind::Fanout);
     (0..bindings).for_each(|target| routes.bind(b"", None, target));
@@ -109,12 +113,12 @@ fn headers_one_of(bencher: Bencher<'_, '_>, x_match: &str, bindings: usize) {
     bencher.bench_local(|| found(&messages[turns.turn()]));
 }
 
-#[divan::bench(args = [10, 1_000])]
+#[divan::bench(sample_size = 100, args = [10, 1_000])]
 fn headers_all_one_of(bencher: Bencher<'_, '_>, bindings: usize) {
     headers_one_of(bencher, "all", bindings);
 }
 
-#[divan::bench(args = [10, 1_000])]
+#[divan::bench(sample_size = 100, args = [10, 1_000])]
 fn headers_any_one_of(bencher: Bencher<'_, '_>, bindings: usize) {
     headers_one_of(bencher, "any", bindings);
 }
