@@ -84,7 +84,8 @@ impl Running {
             }
             Verdict::Settle | Verdict::Discard => (*number, delivery.slot as usize),
         };
-        settled.sort_by_key(|delivery| (place(delivery), delivery.1));
+        // No two are equal; a stable sort would allocate.
+        settled.sort_unstable_by_key(|delivery| (place(delivery), delivery.1));
         let seqs = &mut self.batch.seqs;
         for run in settled.chunk_by(|one, other| place(one) == place(other)) {
             let Some((number, _, first)) = run.first() else { continue };

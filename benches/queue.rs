@@ -1,0 +1,90 @@
+//! What one message costs a queue's core, by what becomes of it: no lock, no octets. `cargo bench --bench queue`.
+
+use divan::{Bencher, black_box};
+use leveret::message::{Message, Publication};
+use leveret::queue::consumers::Terms;
+use leveret::queue::core::Core;
+
+/// The program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {
+    divan::main();
+}
+
+fn message() -> Message {
+    Publication { route: b"\0\x06orders", properties: b"\x10\0\x01", body: &[b'x'; 16] }.keep(1)
+}
+
+/// A core with one consumer and so many messages, handed out where the consumer has to acknowledge them.
+fn core(no_ack: bool, messages: usize) -> Core {
+    let mut core = Core::default();
+    core.consume(Terms { no_ack, ..Terms::default() });
+    for _ in 0..messages {
+        core.enqueue(message());
+        deliver(&mut core);
+    }
+    core
+}
+
+/// The position of what was delivered.
+fn deliver(core: &mut Core) -> u64 {
+    let Some((key, entry)) = core.next_delivery() else { return u64::MAX };
+    let seq = black_box(entry).seq;
+    core.delivered(key);
+    seq
+}
+
+/// The message comes from elsewhere; that it is dropped counts.
+fn bench(bencher: Bencher<'_, '_>, mut work: impl FnMut(Message) -> u64) {
+    bencher.with_inputs(message).bench_local_values(|message| work(black_box(message)));
+}
+
+#[divan::bench(sample_size = 1000)]
+fn enqueue(bencher: Bencher<'_, '_>) {
+    let mut core = core(true, 0);
+    bench(bencher, |message| {
+        core.enqueue(message);
+        if core.ready() == 100_000 {
+            core.purge();
+        }
+        0
+    });
+}
+
+#[divan::bench(sample_size = 1000)]
+fn enqueue_deliver(bencher: Bencher<'_, '_>) {
+    let mut core = core(true, 0);
+    bench(bencher, |message| {
+        core.enqueue(message);
+        deliver(&mut core)
+    });
+}
+
+/// So many others are outstanding.
+#[divan::bench(sample_size = 1000, args = [0, 1_000])]
+fn enqueue_deliver_settle_behind(bencher: Bencher<'_, '_>, outstanding: u64) {
+    let mut core = core(false, outstanding as usize);
+    bench(bencher, |message| {
+        core.enqueue(message);
+        let seq = deliver(&mut core);
+        core.settle(seq - outstanding);
+        seq
+    });
+}
+
+/// It comes back once, and so many others that came back before are ready.
+#[divan::bench(sample_size = 1000, args = [0, 1_000])]
+fn enqueue_deliver_requeue_deliver_settle_beside(bencher: Bencher<'_, '_>, ready: usize) {
+    let mut core = core(false, ready);
+    (0..ready as u64).for_each(|seq| core.requeue(seq));
+    bench(bencher, |message| {
+        core.enqueue(message);
+        let first = deliver(&mut core);
+        core.requeue(first);
+        let again = deliver(&mut core);
+        core.settle(again);
+        again
+    });
+}
