@@ -1,7 +1,7 @@
 //! A publication as it is borrowed from a read buffer, and a message as a queue keeps it. Knows no queue, no frame, no
 //! exchange: octets with three cuts.
 
-use smallvec::SmallVec;
+use arrayvec::ArrayVec;
 use triomphe::ThinArc;
 
 /// What a queue's bookkeeping of one message costs beside its octets; part of what a message is charged with.
@@ -10,6 +10,9 @@ const ENTRY_OCTETS: usize = 96;
 /// Bodies from this size on have an allocation of their own: a body is most often a round number of octets, which an
 /// allocator holds without waste, and one with a head in front of it is not.
 const BODY_APART: usize = 512;
+
+/// What is kept in one piece is put together on the stack up to this many octets.
+const ON_STACK: usize = 1024;
 
 /// One publication, borrowed from whatever holds its octets.
 #[derive(Clone, Copy, Debug)]
@@ -25,21 +28,25 @@ pub struct Publication<'a> {
 impl Publication<'_> {
     /// Copies the publication, to be held by `holders` queues.
     pub fn keep(&self, holders: usize) -> Message {
-        let size = self.route.len() + self.properties.len() + self.body.len();
+        let head = self.route.len() + self.properties.len();
         let apart = self.body.len() >= BODY_APART;
-        // Put together on the stack: the allocation is made from one slice.
-        let mut octets = SmallVec::<[u8; 2 * BODY_APART]>::new();
-        octets.extend_from_slice(self.route);
-        octets.extend_from_slice(self.properties);
-        if !apart {
-            octets.extend_from_slice(self.body);
-        }
         let cuts = Cuts {
             body: apart.then(|| Box::from(self.body)),
             properties_at: self.route.len() as u32,
-            body_at: (self.route.len() + self.properties.len()) as u32,
-            charge: (size / holders.max(1) + ENTRY_OCTETS) as u32,
+            body_at: head as u32,
+            charge: ((head + self.body.len()) / holders.max(1) + ENTRY_OCTETS) as u32,
         };
+        let rest = if apart { &[] } else { self.body };
+        if head + rest.len() > ON_STACK {
+            let octets = [self.route, self.properties, rest].concat();
+            return Message(ThinArc::from_header_and_slice(cuts, &octets));
+        }
+        // An allocation of this kind is filled from one slice.
+        let mut octets = ArrayVec::<u8, ON_STACK>::new();
+        for part in [self.route, self.properties, rest] {
+            // It fits, as was just seen.
+            let _ = octets.try_extend_from_slice(part);
+        }
         Message(ThinArc::from_header_and_slice(cuts, &octets))
     }
 }
