@@ -74,17 +74,14 @@ fn enqueue_deliver_settle_behind(bencher: Bencher<'_, '_>, outstanding: u64) {
     });
 }
 
-/// It comes back once, and so many others that came back before are ready.
+/// A message that came back before comes back again, and so many others that came back stand behind it.
 #[divan::bench(sample_size = 1000, args = [0, 1_000])]
-fn enqueue_deliver_requeue_deliver_settle_beside(bencher: Bencher<'_, '_>, ready: usize) {
-    let mut core = core(false, ready);
-    (0..ready as u64).for_each(|seq| core.requeue(seq));
-    bench(bencher, |message| {
-        core.enqueue(message);
-        let first = deliver(&mut core);
-        core.requeue(first);
-        let again = deliver(&mut core);
-        core.settle(again);
-        again
+fn deliver_requeue_before(bencher: Bencher<'_, '_>, returned: u64) {
+    let mut core = core(false, returned as usize + 1);
+    (0..=returned).for_each(|seq| core.requeue(seq));
+    bencher.bench_local(|| {
+        let seq = deliver(&mut core);
+        core.requeue(seq);
+        seq
     });
 }
