@@ -13,7 +13,7 @@ const WARM_UP: usize = 20;
 const BATCHES: usize = 40;
 
 /// Octets that an allocator may be asked for beside a message's own, each message.
-const BESIDE: f64 = 2.0;
+const BESIDE: f64 = 8.0;
 /// Allocations other than of a message's own octets, each message.
 const OTHERS: f64 = 0.02;
 
@@ -132,16 +132,20 @@ impl Cost {
     }
 }
 
-/// Asserts that a message's own octets are all.
+/// What stands in front of a kept message's octets: who holds it, and where its parts begin.
+const HEAD: f64 = 48.0;
+
+/// Asserts that a message's own octets are all, in one piece.
 #[track_caller]
 fn only_its_own_octets(plan: Plan) {
-    Cost::of_plan(plan).is(1.0, 0.0);
+    Cost::of_plan(plan).is(1.0, HEAD);
 }
 
 #[test]
 fn auto_ack() {
     only_its_own_octets(PLAIN);
-    only_its_own_octets(Plan { name: "1 KiB", size: 1024, batch: 56, ..PLAIN });
+    // A long body lies for itself.
+    Cost::of_plan(Plan { name: "1 KiB", size: 1024, batch: 56, ..PLAIN }).is(2.0, HEAD);
 }
 
 #[test]
@@ -159,9 +163,8 @@ fn confirms() {
 #[test]
 fn fanout_once_a_publication() {
     let plan = Plan { name: "fanout to 10", exchange: Exchange::Fanout, queues: 10, batch: 300, ..PLAIN };
-    // The octets, and a count of those who hold them.
-    Cost::of_plan(plan).is(2.0, 24.0);
-    Cost::of_plan(Plan { name: "fanout to 10, ack each", batch: 50, fate: Fate::AckEach, ..plan }).is(2.0, 24.0);
+    only_its_own_octets(plan);
+    only_its_own_octets(Plan { name: "fanout to 10, ack each", batch: 50, fate: Fate::AckEach, ..plan });
 }
 
 #[test]
@@ -177,22 +180,20 @@ fn a_backlog_and_its_drain() {
     let place = size_of::<Entry>() as f64;
     assert!(filled.allocations < 1.0 + OTHERS, "{} a message: {}", filled.allocations, filled.sizes);
     // A ring of places that doubles: less than four times what it holds in the end.
-    assert!(filled.octets < filled.own + 4.0 * place, "{} octets a message: {}", filled.octets, filled.sizes);
+    assert!(filled.octets < filled.own + HEAD + 4.0 * place, "{} octets a message: {}", filled.octets, filled.sizes);
     let drained = Cost::of("drain", messages, 0, || assert_eq!(flow.drain(&mut Counting), messages));
     assert!(drained.allocations < OTHERS, "{} a message: {}", drained.allocations, drained.sizes);
 }
 
 #[test]
 fn properties_that_concern_the_broker() {
-    for (name, properties) in [
-        ("headers", HEADERS),
-        ("reply-to", b"\x02\0\x05reply"),
-        ("expiration", b"\x01\0\x0560000"),
-        ("headers exchange", HEADERS),
-    ] {
-        let exchange = if name == "headers exchange" { Exchange::Headers } else { Exchange::Default };
-        let cost = Cost::of_plan(Plan { name, properties, exchange, ..PLAIN });
-        // The checks' lists of keys and of queues, and a count of those who hold the octets.
-        assert!(cost.allocations < 4.0 + OTHERS, "{name}: {} a message: {}", cost.allocations, cost.sizes);
+    for (name, properties) in
+        [("headers", HEADERS), ("reply-to", &b"\x02\0\x05reply"[..]), ("expiration", b"\x01\0\x0560000")]
+    {
+        only_its_own_octets(Plan { name, properties, ..PLAIN });
     }
+    let plan = Plan { name: "headers exchange", properties: HEADERS, exchange: Exchange::Headers, ..PLAIN };
+    let cost = Cost::of_plan(plan);
+    // The list of queues, which no cache knows, and the headers by name.
+    assert!(cost.allocations < 3.0 + OTHERS, "{} a message: {}", cost.allocations, cost.sizes);
 }

@@ -1,6 +1,7 @@
 //! basic.publish: checks, route, and into the batch (AMQP 0-9-1, 1.8.3.7; RabbitMQ's confirms, CC and BCC, direct
 //! reply-to, user-id). It takes no queue's lock.
 
+use crate::broker::access::User;
 use crate::broker::headers::MessageHeaders;
 use crate::broker::replies::{REPLY_PREFIX, REPLY_TO};
 use crate::broker::resource::Text;
@@ -10,7 +11,7 @@ use crate::limits;
 use crate::message::{Message, Publication};
 use crate::outbox::Touched;
 use crate::queue::Queue;
-use crate::routing::headers::{Headers, NoHeaders};
+use crate::routing::headers::Headers;
 use crate::session::channel::{Channel, Mode, Pending};
 use crate::session::content::{Partial, Subject};
 use crate::session::routes::Known;
@@ -67,28 +68,33 @@ impl Running {
         }
         let publication = Publication { route: publish.route, properties: properties.octets(), body };
         let is_reply = publish.exchange.is_empty() && publish.routing_key.starts_with(REPLY_PREFIX);
-        if properties.is_plain() && !is_reply {
-            return self.publish_plain(number, publish, publication, touched);
+        if is_reply || redirects(properties) {
+            return self.publish_checked(number, publish, properties, publication, touched);
         }
-        self.publish_checked(number, publish, properties, publication, touched)
+        self.publish_plain(number, publish, properties, publication, touched)
     }
 
-    /// The common case: nothing in the properties concerns the broker, and the route may be cached.
+    /// The common case: nothing in the properties sends the message elsewhere, and the route may be cached.
     fn publish_plain(
         &mut self,
         number: u16,
         publish: &Publish<'_>,
+        properties: Properties<'_>,
         publication: Publication<'_>,
         touched: &mut Touched,
     ) -> Result<(), Fault> {
-        let Self { routes, vhost, batch, channels, .. } = self;
+        let Self { routes, vhost, batch, channels, user, .. } = self;
         let Some(channel) = channels.get_mut(usize::from(number)).and_then(Option::as_deref_mut) else { return Ok(()) };
         let queues = match routes.find(vhost, publish.route, publish.exchange, publish.routing_key) {
             Known::NoExchange => return Err(vhost.no_exchange(publish.exchange)),
             Known::Internal => return Err(internal(vhost.exchange_words(publish.exchange))),
-            Known::ByHeaders => return self.publish_by_headers(number, publish, publication, touched),
+            Known::ByHeaders => return self.publish_checked(number, publish, properties, publication, touched),
             Known::Queues(queues) => queues,
         };
+        if !properties.is_plain() {
+            check_expiration(properties)?;
+            check_user_id(user, properties)?;
+        }
         if queues.is_empty() || matches!(channel.mode, Mode::Transaction(_)) {
             let queues = queues.to_vec();
             self.dispatch(number, publish, publication, queues, touched);
@@ -109,20 +115,7 @@ impl Running {
         Ok(())
     }
 
-    /// A plain message to an exchange that looks at headers, of which it has none.
-    fn publish_by_headers(
-        &mut self,
-        number: u16,
-        publish: &Publish<'_>,
-        publication: Publication<'_>,
-        touched: &mut Touched,
-    ) -> Result<(), Fault> {
-        let queues = self.route(publish, &[publish.routing_key], &NoHeaders)?;
-        self.dispatch(number, publish, publication, queues, touched);
-        Ok(())
-    }
-
-    /// A message whose properties concern the broker, or one that goes to a reply consumer.
+    /// A message whose way its properties decide, or one that goes to a reply consumer.
     fn publish_checked(
         &mut self,
         number: u16,
@@ -132,7 +125,6 @@ impl Running {
         touched: &mut Touched,
     ) -> Result<(), Fault> {
         let headers = properties.headers();
-        let mut keys = vec![publish.routing_key];
         // The exchange comes first: its absence is the fault that a client sees.
         let known = match self.routes.find(&self.vhost, publish.route, publish.exchange, publish.routing_key) {
             Known::NoExchange => return Err(self.vhost.no_exchange(publish.exchange)),
@@ -140,12 +132,12 @@ impl Running {
             known => known.clone(),
         };
         let mut rewritten = self.answer_address(number, properties)?;
-        if let Some(expiration) = properties.expiration() {
-            check_expiration(expiration)?;
-        }
-        if let Some(headers) = headers {
+        check_expiration(properties)?;
+        let (only, mut more) = ([publish.routing_key], Vec::new());
+        if let Some(headers) = headers.filter(|headers| names_keys(*headers)) {
+            more.push(publish.routing_key);
             for name in ["CC", "BCC"] {
-                add_keys(headers, name, &mut keys)?;
+                add_keys(headers, name, &mut more)?;
             }
             if headers.get(b"BCC").is_some() {
                 let kept = properties::headers_without(headers, b"BCC");
@@ -153,15 +145,16 @@ impl Running {
                 rewritten = Some(Properties::from_checked(octets).with_headers(Some(&kept)));
             }
         }
-        self.check_user_id(properties)?;
+        check_user_id(&self.user, properties)?;
+        let keys = if more.is_empty() { &only[..] } else { &more };
         let queues = match known {
             // Headers without further keys lead nowhere else.
             Known::Queues(queues) if keys.len() == 1 => queues.to_vec(),
-            _ => self.route(publish, &keys, &MessageHeaders::new(headers.unwrap_or(Table::empty())))?,
+            _ => self.route(publish, keys, &MessageHeaders::new(headers.unwrap_or(Table::empty())))?,
         };
         let properties = rewritten.as_deref().unwrap_or(publication.properties);
         let publication = Publication { properties, ..publication };
-        let replied = publish.exchange.is_empty() && self.deliver_replies(&keys, publication, touched);
+        let replied = publish.exchange.is_empty() && self.deliver_replies(keys, publication, touched);
         // A name that was given out once counts as routed, even if nobody waits any more (RabbitMQ since 4.2).
         let replied = replied || publish.exchange.is_empty() && token::is_reply_name(publish.routing_key);
         if replied && queues.is_empty() {
@@ -253,17 +246,27 @@ impl Running {
             None => Err(Fault::new(Code::PreconditionFailed, "fast reply consumer does not exist")),
         }
     }
+}
 
-    fn check_user_id(&self, properties: Properties<'_>) -> Result<(), Fault> {
-        match properties.user_id() {
-            Some(claimed) if claimed != self.user.name.as_bytes() && !self.user.impersonator => {
-                let (claimed, actual) = (String::from_utf8_lossy(claimed), &self.user.name);
-                let text = format_args!("user_id property set to '{claimed}' but authenticated user was '{actual}'");
-                Err(Fault::new(Code::PreconditionFailed, text))
-            }
-            _ => Ok(()),
+fn check_user_id(user: &User, properties: Properties<'_>) -> Result<(), Fault> {
+    match properties.user_id() {
+        Some(claimed) if claimed != user.name.as_bytes() && !user.impersonator => {
+            let (claimed, actual) = (String::from_utf8_lossy(claimed), &user.name);
+            let text = format_args!("user_id property set to '{claimed}' but authenticated user was '{actual}'");
+            Err(Fault::new(Code::PreconditionFailed, text))
         }
+        _ => Ok(()),
     }
+}
+
+/// Whether the properties of a message may send it elsewhere than its routing key does, or are to be rewritten.
+fn redirects(properties: Properties<'_>) -> bool {
+    !properties.is_plain() && (properties.reply_to() == Some(REPLY_TO) || properties.headers().is_some_and(names_keys))
+}
+
+/// Whether headers hold further routing keys.
+fn names_keys(headers: Table<'_>) -> bool {
+    headers.iter().any(|(name, _)| matches!(name, b"CC" | b"BCC"))
 }
 
 fn internal(exchange: impl std::fmt::Display) -> Fault {
@@ -288,7 +291,8 @@ fn add_keys<'a>(headers: Table<'a>, name: &str, keys: &mut Vec<&'a [u8]>) -> Res
 }
 
 /// A message's time to live: a whole number of milliseconds, as text.
-fn check_expiration(expiration: &[u8]) -> Result<(), Fault> {
+fn check_expiration(properties: Properties<'_>) -> Result<(), Fault> {
+    let Some(expiration) = properties.expiration() else { return Ok(()) };
     let refuse = |why: &str| {
         let expiration = Text(expiration);
         Err(Fault::new(Code::PreconditionFailed, format_args!("invalid expiration '{expiration}': {why}")))

@@ -12,6 +12,8 @@ use std::sync::Arc;
 pub struct Runs {
     open: Vec<(Arc<Queue>, Vec<Message>)>,
     spare: Vec<Vec<Message>>,
+    /// The run that the last message was added to.
+    last: usize,
     messages: usize,
 }
 
@@ -22,9 +24,14 @@ impl Runs {
             self.hand_over(touched);
         }
         self.messages += 1;
-        // Backwards: mostly it is the queue of the message before.
-        if let Some((_, run)) = self.open.iter_mut().rev().find(|(other, _)| Arc::ptr_eq(other, queue)) {
+        // Mostly it is the queue of the message before, or a fanout's queues come in the same order again.
+        let is_it = |run: Option<&(Arc<Queue>, _)>| run.is_some_and(|(other, _)| Arc::ptr_eq(other, queue));
+        let next = if self.last + 1 < self.open.len() { self.last + 1 } else { 0 };
+        let found = [self.last, next].into_iter().find(|at| is_it(self.open.get(*at)));
+        let found = found.or_else(|| (0..self.open.len()).find(|at| is_it(self.open.get(*at))));
+        if let Some((_, run)) = found.and_then(|at| self.open.get_mut(at)) {
             run.push(message);
+            self.last = found.unwrap_or_default();
             return;
         }
         if self.open.len() >= limits::RUN_QUEUES {
@@ -33,6 +40,7 @@ impl Runs {
         }
         let mut run = self.spare.pop().unwrap_or_default();
         run.push(message);
+        self.last = self.open.len();
         self.open.push((Arc::clone(queue), run));
     }
 
