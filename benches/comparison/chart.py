@@ -8,8 +8,8 @@ from comparison.figures import brief, ratio_text, ratios, typical
 from comparison.scenarios import COST, FLOW, RATE, SCENARIOS
 
 WIDTH = 880
-LEFT, RIGHT = 300, 96  # for titles, for ratios
-BAR, GAP = 9, 2
+LEFT, RIGHT = 306, 96  # for titles, for ratios
+BAR, GAP = 10, 2
 STYLE = """<style>
   text { font: 13px -apple-system, "Segoe UI", "Noto Sans", Helvetica, Arial, sans-serif; fill: #1f2328 }
   .card { fill: #ffffff; stroke: #d1d9e0 } .line { stroke: #d1d9e0 } .grid { stroke: #e7ebef } .head { font-size: 17px; font-weight: 600 }
@@ -37,7 +37,7 @@ def figures(brokers, names):
                 continue
             found = ratios(brokers[0], brokers[1], name, metric) if len(brokers) > 1 else []
             ratio = statistics.median(found) if found else None
-            groups[scenario.group].append((metric.chart or scenario.title, metric, numbers, ratio))
+            groups[scenario.group].append((metric.chart or scenario.chart or scenario.title, metric, numbers, ratio))
     return {group: rows for group, rows in groups.items() if rows}
 
 
@@ -63,7 +63,8 @@ def svg(options, brokers, names):
     head(drawing, options, brokers)
     for group, rows in groups.items():
         chart(drawing, brokers, group, rows)
-    height = drawing.y + 8
+    foot(drawing, options)
+    height = drawing.y
     opening = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" role="img">'
     card = f'<rect class="card" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8"/>'
     return "\n".join([opening, f"<title>{escape(title(brokers))}</title>", STYLE, card] + drawing.parts + ["</svg>"]) + "\n"
@@ -76,14 +77,19 @@ def title(brokers):
 
 def head(drawing, options, brokers):
     drawing.text(24, 34, title(brokers), "head")
-    rounds = f"medians of {options.rounds} interleaved rounds" if options.rounds > 1 else "one round"
-    drawing.text(24, 54, f"{rounds}, {options.cores} cores that the load generator shares", "quiet")
-    x = WIDTH - 24
-    for at, broker in reversed(list(enumerate(brokers))):
-        x -= 8 * len(broker.product()) + 22
-        drawing.parts.append(f'<rect class="bar{min(at, 4)}" x="{x}" y="23" width="12" height="12" rx="2.5"/>')
-        drawing.text(x + 18, 33.5, broker.product())
-    drawing.y = 70
+    x = 24
+    for at, broker in enumerate(brokers):
+        drawing.parts.append(f'<rect class="bar{min(at, 4)}" x="{x}" y="47" width="12" height="12" rx="2.5"/>')
+        drawing.text(x + 18, 57.5, broker.product())
+        x += 8 * len(broker.product()) + 42
+    drawing.y = 74
+
+
+def foot(drawing, options):
+    rounds = f"Medians of {options.rounds} interleaved rounds" if options.rounds > 1 else "One round"
+    drawing.line("line", 24, drawing.y, WIDTH - 24, drawing.y)
+    drawing.text(24, drawing.y + 21, f"{rounds} on {options.cores} cores, which the load generator shares. Measured by benches/compare.", "quiet")
+    drawing.y += 34
 
 
 def chart(drawing, brokers, group, rows):
@@ -108,11 +114,11 @@ def chart(drawing, brokers, group, rows):
             y = top + at * (BAR + GAP)
             if number is not None:
                 drawing.bar(at, y, room * number / full)
-                drawing.text(LEFT + max(1.5, room * number / full) + 5, y + 8.3, brief(number, metric), "own" if at == 0 else "quiet")
+                drawing.text(LEFT + max(1.5, room * number / full) + 5, y + 8.8, brief(number, metric), "own" if at == 0 else "quiet")
         if ratio:
             drawing.text(WIDTH - 24, middle + 4.5, ratio_text(ratio), "ratio" if ratio >= 1 else "ratio worse", "end")
         drawing.y += step
-    drawing.y += 8
+    drawing.y += 18 if shared else 8
 
 
 def grid(drawing, largest, room, top, bottom):
@@ -122,3 +128,11 @@ def grid(drawing, largest, room, top, bottom):
     for number in range(0, int(largest / step) + 1):
         x = LEFT + room * number * step / largest
         drawing.line("grid", x, top, x, bottom)
+        drawing.text(x, bottom + 13, scale(number * step), "quiet", "middle")
+
+
+def scale(number):
+    for unit, name in ((1e6, " M"), (1e3, " k")):
+        if number >= unit:
+            return f"{number / unit:g}{name}"
+    return f"{number:g}"

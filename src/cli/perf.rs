@@ -40,7 +40,8 @@ JSON (--json prints one object; times in us, memory in KiB; what needs --pid is 
             with --consume-after; drained {messages, seconds, per_second}: behind the last publication;
             confirmed, nacked, returned, unconfirmed, lost, duplicated, disordered, foreign, redelivered: messages;
             held_seconds: by connection.blocked or channel.flow; latency_us, confirm_latency_us {count, mean, p50, p90, p99,
-            p999, max}; cpu_us_per_message; cpu_cores: while publishing and draining; resident_kib {before, after, peak}
+            p999, max}; cpu_us_per_message; cpu_cores: while publishing and draining; resident_kib {before, after, peak};
+            with --consume-after: backlog_kib: resident when all was published; backlog_kib_each: what it grew by, a message
   ramp      bound_ms, rate, trials [{rate, p99_us, held}], and what load has, of the best trial
   churn     what, seconds, operations, per_second, latency_us, cpu_us_per_operation
   idle-connections   connections, opened_per_second, held_seconds, open_latency_us, heartbeats_heard, heartbeats_sent,

@@ -83,6 +83,12 @@ fn usage(load: &Load, report: &mut Report) {
     report.field("cpu_us_per_message", cpu);
     report.field("cpu_cores", cores);
     report.field("resident_kib", resident(before.resident, after.resident, peak));
+    if let Some(full) = load.full {
+        let each = full.saturating_sub(before.resident) as f64 / load.published.max(1) as f64;
+        report.line("backlog", format!("{} KiB resident, {each:.2} KiB a message", grouped(full)));
+        report.field("backlog_kib", full);
+        report.field("backlog_kib_each", each);
+    }
 }
 
 /// Resident memory in KiB.
