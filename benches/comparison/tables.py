@@ -51,18 +51,24 @@ def footnote(options, brokers, names):
     products = [f"{broker.name}: {broker.product()}" for broker in brokers if broker.product() != broker.name]
     ran = [name for name in names if any(report for broker in brokers for report in broker.runs.get(name, []))]
     if any(SCENARIOS[name].fresh for name in ran):
-        fresh = [broker.name for broker in brokers if any(report and report.get("fresh") for name in ran for report in broker.runs.get(name, []))]
-        each = "Memory each: how much the broker's resident memory grew, divided by their number; the largest of the rounds"
+        fresh = [broker.name for broker in brokers if is_fresh(broker, ran)]
+        text.append("Memory each: how much the broker's resident memory grew, divided by their number; the largest of the rounds.")
         if len(fresh) == len(brokers):
-            each += ". Each of these runs is on a process that was started for it and had settled: room that an allocator kept of earlier work would hide the cost"
-        elif fresh:
-            each += f". {' and '.join(fresh)}: on a process that was started for each run; the others: on one that had worked before, whose allocator may have had room left"
-        text.append(each + ".")
+            text.append("Each of these runs is on a process that was started for it and had settled: room that an allocator kept "
+                        "of earlier work would hide the cost.")
+        else:
+            text.append((f"{' and '.join(fresh)}: on a process that was started for each run; the others" if fresh else "It was")
+                        + " on a process that had worked before, whose allocator may have had room left, which hides the cost.")
     if "backlog-1M-1KiB" in ran:
-        text.append("Memory of a message of a backlog: RabbitMQ's classic queues write a backlog to disk and keep little of it in memory, so it is not compared.")
+        text.append("Memory of a message of a backlog: when all was published and nothing consumed. RabbitMQ's classic queues write "
+                    "a backlog to disk and keep little of it in memory, so there is no ratio.")
     if any("latency-beside" in name for name in ran):
         text.append("Floods: another connection and queue of the same broker.")
     return " ".join(text + ["; ".join(products) + "." if products else ""]).strip()
+
+
+def is_fresh(broker, names):
+    return any(report and report.get("fresh") for name in names for report in broker.runs.get(name, []))
 
 
 def rounds_text(options):

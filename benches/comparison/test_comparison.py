@@ -16,6 +16,8 @@ from comparison.figures import brief, ratios, times, typical  # noqa: E402
 from comparison.scenarios import SCENARIOS, Metric  # noqa: E402
 
 BARS = pathlib.Path(__file__).resolve().parent.parent / "bars.toml"
+ROOT = BARS.parent.parent
+PROGRAM = next((path for path in (ROOT / f"target/{kind}/leveret" for kind in ("debug", "release")) if path.exists()), None)
 OPTIONS = types.SimpleNamespace(rounds=3, seconds=5.0, cores=2)
 
 
@@ -123,6 +125,16 @@ class Processes(unittest.TestCase):
         broker = Broker("x", "amqp://127.0.0.1:1", command="exit 3 # {port}")
         report, why = brokers.run(None, broker, "start", SCENARIOS["start"])
         self.assertEqual((report, why), (None, "--start: it ended by itself"))
+
+    @unittest.skipUnless(PROGRAM, "no leveret was built")
+    def test_leveret_starts_and_ends(self):
+        command = f"{PROGRAM} serve --bind 127.0.0.1:{{port}} --data-dir {{dir}}/data"
+        with brokers.started(Broker("Leveret", "amqp://guest:guest@h:1/%2F", command=command)) as (broker, report):
+            self.assertRegex(report["broker"], "^Leveret [0-9.]+$")
+            self.assertTrue(0 < report["start_ms"] < 10_000 and report["resident_kib"] > 1000, report)
+            self.assertTrue(broker.url.startswith("amqp://guest:guest@127.0.0.1:") and broker.url.endswith("/%2F"), broker.url)
+            self.assertGreater(brokers.resident(broker.pid), 0)
+        self.assertEqual(brokers.resident(broker.pid), 0)
 
 
 if __name__ == "__main__":
