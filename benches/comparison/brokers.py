@@ -87,12 +87,17 @@ def load(options, broker, scenario):
             flooded = flood.communicate()[0]
     try:
         report = json.loads(done.stdout)
-        if flood:
-            report["flood"] = json.loads(flooded)
     except ValueError:
         return None, (done.stderr.strip().splitlines() or ["nothing said"])[-1]
-    if not report["ok"]:
-        return None, "; ".join(report["faults"])
+    faults = report["faults"]
+    if flood:
+        try:
+            report["flood"] = json.loads(flooded)
+            faults = faults + [f"the flood: {fault}" for fault in report["flood"]["faults"]]
+        except ValueError:
+            faults = faults + ["the flood did not come to an end"]
+    if faults:
+        return None, "; ".join(faults)
     return report, None
 
 

@@ -93,8 +93,8 @@ SCENARIOS = {
     "churn-bindings": Scenario("bindings: bind, unbind", "--churn bindings --producers 4", EACH, warm=False, short=False),
     "idle": Scenario("1,000 idle connections, heartbeats of 10 s", "--idle-connections 1000", idle("memory of an idle connection"),
                      warm=False, fresh=True, rounds=3, group=COST),
-    "idle-10000": Scenario("10,000 idle connections, heartbeats of 10 s", "--idle-connections 10000", idle(),
-                           warm=False, fresh=True, rounds=3, short=False),
+    "idle-10000": Scenario("10,000 idle connections, heartbeats of 10 s", "--idle-connections 10000 --seconds 20", idle(),
+                           timed=False, warm=False, fresh=True, rounds=3, short=False),
     "idle-queues": Scenario("10,000 empty queues", "--idle-queues 10000", idle("memory of an empty queue"),
                             warm=False, fresh=True, rounds=3, group=COST),
     "start": Scenario("start", None, [
