@@ -33,8 +33,10 @@ class Broker:
     def parse(text):
         name, equals, rest = text.partition("=")
         url, _, pid = rest.partition(",")
+        if name and not equals:
+            return Broker(name)
         if not (name and equals and url.startswith("amqp://") and (pid == "" or pid.isdigit())):
-            raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=amqp://HOST:PORT[,PID]")
+            raise argparse.ArgumentTypeError(f"{text!r}: expected NAME or NAME=amqp://HOST:PORT[,PID]")
         return Broker(name, url, pid or None)
 
     def product(self):
@@ -106,7 +108,7 @@ def started(broker):
     """One more of the broker, by its command, with a port and a directory of its own, and what its start took. It ends behind
     the block."""
     port, directory = free_port(), tempfile.mkdtemp(prefix="compare-")
-    parts = urlsplit(broker.url)
+    parts = urlsplit(broker.url or "amqp://127.0.0.1")
     user = parts.netloc.rpartition("@")[0]
     url = f"amqp://{user + '@' if user else ''}127.0.0.1:{port}{parts.path}"
     command = broker.command.replace("{port}", str(port)).replace("{dir}", directory)

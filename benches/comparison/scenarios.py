@@ -15,6 +15,7 @@ class Metric:
     ratio: bool = True  # whether it says anything to compare it
     short: bool = False  # whether it is in the short table, beside the scenario's first one
     chart: str = None  # its title in the chart, if that is not the scenario's
+    plain: bool = False  # whether the scenario's title alone says in the short table what it is
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Scenario:
     short: bool = True  # whether it is in the short table
 
 
-CONSUMED = Metric("delivered", "consumed.per_second")
+CONSUMED = Metric("delivered", "consumed.per_second", plain=True)
 P50 = Metric("p50", "latency_us.p50", " us", True, chart="latency p50 at 5,000 msg/s")
 P99 = Metric("p99", "latency_us.p99", " us", True, short=True, chart="latency p99 at 5,000 msg/s")
 CONFIRM_P99 = Metric("p99 of confirms", "confirm_latency_us.p99", " us", True, short=True)
@@ -42,7 +43,7 @@ PEAK = Metric("resident at most", "resident_kib.peak", " MiB", True, 1 / 1024)
 FLOOD = Metric("the flood: published", "flood.published.per_second", ratio=False)
 STEADY = ["--backlog", "20000"]  # RabbitMQ delivers more of what comes when less waits; and it is throughput that is asked for
 LOAD = [CONSUMED, CPU, CORES, PEAK]
-EACH = [Metric("made and unmade", "per_second"), Metric("broker CPU each", "cpu_us_per_operation", " us", True)]
+EACH = [Metric("made and unmade", "per_second", plain=True), Metric("broker CPU each", "cpu_us_per_operation", " us", True)]
 IDLE_CPU = Metric("CPU", "cpu_percent", "% of a core", True)
 IDLE_ALL = Metric("resident in all", "resident_kib.after", " MiB", True, 1 / 1024)
 
@@ -102,7 +103,7 @@ SCENARIOS = {
         Metric("resident a second later", "resident_kib", " MiB", True, 1 / 1024, short=True, chart="memory after the start")],
         timed=False, warm=False, group=COST),
     "backlog-1M-1KiB": Scenario(
-        "1,000,000 messages of 1 KiB, then drained", "--count 1000000 --size 1024 --consume-after",
+        "a backlog of 1,000,000 messages of 1 KiB", "--count 1000000 --size 1024 --consume-after",
         [Metric("published", "published.per_second", chart="1 million of 1 KiB, no consumer"),
          Metric("drained", "drained.per_second", short=True, chart="the same, then consumed"), CPU,
          Metric("resident a message", "backlog_kib_each", " KiB", True, largest=True, ratio=False)],

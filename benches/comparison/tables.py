@@ -86,7 +86,7 @@ def short(options, brokers, names):
             numbers = [typical(broker, name, metric) for broker in brokers]
             if not scenario.short or not (at == 0 or metric.short) or all(number is None for number in numbers):
                 continue
-            title = scenario.title if metric.unit == "/s" and at == 0 and metric.title == "delivered" else f"{scenario.title}: {metric.title}"
+            title = scenario.title if metric.plain else f"{scenario.title}: {metric.title}"
             cells = [title] + [f"**{brief(numbers[0], metric)}**"] + [brief(number, metric) for number in numbers[1:]]
             cells += [times(ratios(first, other, name, metric)).partition(" (")[0] for other in others]
             lines.append(row(cells))
