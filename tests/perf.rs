@@ -68,6 +68,10 @@ fn publishes_and_consumes_in_every_way() {
         ("--exchange fanout --bindings 3", 3),
         ("--exchange topic --queues 20 --bindings 100", 10),
         ("--exchange topic", 1),
+        ("--exchange topic --queues 10 --bindings 105 --keys 40 --producers 2", 10),
+        ("--exchange direct --queues 3 --keys 20 --producers 2", 1),
+        ("--exchange headers --queues 2 --keys 5", 1),
+        ("--exchange fanout --queues 2 --keys 5 --confirm 20", 2),
         ("--exchange direct --queues 3 --bindings 50", 1),
         ("--exchange headers --queues 3 --producers 3", 1),
         ("--size 10", 1),
@@ -98,7 +102,10 @@ fn keeps_a_rate_and_a_time() {
     assert_eq!((&json["mode"], &json["seconds"].is_f64()), (&"load".into(), &true), "{json}");
     assert!(json["broker"].as_str().is_some_and(|broker| broker.starts_with("Leveret ")), "{json}");
     assert!(number(&json, "/latency_us/p50") <= number(&json, "/latency_us/p99"), "{json}");
-    assert!(json["cpu_us_per_message"].is_null() && json["resident_kib"].is_null(), "{json}");
+    assert!(
+        json["cpu_us_per_message"].is_null() && json["cpu_cores"].is_null() && json["resident_kib"].is_null(),
+        "{json}"
+    );
     assert!(!queues(address, "paced"), "its queue is still there");
 }
 
@@ -180,6 +187,10 @@ fn watches_the_broker_s_process() {
     let (broker, address) = Process::serve(&directory, &[]);
     let json = good(address, &format!("--seconds 0.3 --pid {}", broker.id()));
     assert!(number(&json, "/cpu_us_per_message") > 0.0 && number(&json, "/resident_kib/peak") > 1000.0, "{json}");
+    assert!(number(&json, "/cpu_cores") > 0.0, "{json}");
+    let json = good(address, &format!("--count 20000 --size 1024 --consume-after --pid {}", broker.id()));
+    assert!((1.0..3.0).contains(&number(&json, "/backlog_kib_each")), "{json}");
+    assert!(number(&json, "/backlog_kib") <= number(&json, "/resident_kib/peak"), "{json}");
     let json = good(address, &format!("--idle-queues 500 --seconds 0.1 --pid {}", broker.id()));
     assert_eq!((number(&json, "/queues"), &json["mode"]), (500.0, &"idle-queues".into()));
     assert!(number(&json, "/resident_kib_each") > 0.0, "{json}");
@@ -220,6 +231,7 @@ fn refuses_what_it_cannot_do() {
     for (arguments, code, text) in [
         ("--producers 0", 2, "--producers: expected at least 1"),
         ("--bindings 3", 2, "--bindings: only with --exchange"),
+        ("--keys 3", 2, "--keys: only with --exchange"),
         ("--ack some", 2, "expected auto, each or batch=N"),
         ("--churn queues --ramp 5", 2, "cannot be used with"),
         ("--count 1 --queue-args x-max-length=many", 1, "PRECONDITION_FAILED"),

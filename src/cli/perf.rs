@@ -17,7 +17,7 @@ Examples:
   leveret perf                                           16 octets, as fast as they go, for 10 s
   leveret perf --rate 5000 --size 1024                   latency at a steady rate
   leveret perf --confirm 1000 --persistent --ack each --prefetch 100
-  leveret perf --exchange topic --queues 10 --bindings 1000
+  leveret perf --exchange topic --queues 10 --bindings 1000 --keys 1000
   leveret perf --ramp 5                                  the highest rate whose p99 stays under 5 ms
   leveret perf --churn connections --producers 4
   leveret perf --idle-connections 10000 --pid $(pgrep -x leveret)
@@ -29,8 +29,10 @@ over its share of the queues. Consumers likewise. Exchanges:
   direct    each queue has a key of its own; further --bindings match no message
   headers   the same with a header instead of a key
   fanout    every queue gets every message; --bindings N without --queues means N queues
-  topic     --bindings N are spread over the queues; the first 10 match every message, the others none; without it,
-            every queue is bound with #
+  topic     --bindings N come in groups of 10 different patterns, which lead to the first 10 queues; each message is matched
+            by one group, which of them its key says; without --bindings, every queue is bound with #
+--keys N: each producer goes through N routing keys (direct: each queue has N of them, each bound; headers: N values of the
+header) instead of repeating one, so that brokers have to route and not only to remember.
 
 JSON (--json prints one object; times in us, memory in KiB; what needs --pid is null without it):
   mode, broker, ok, faults: always. faults is a list of sentences, ok whether it is empty
@@ -38,7 +40,8 @@ JSON (--json prints one object; times in us, memory in KiB; what needs --pid is 
             with --consume-after; drained {messages, seconds, per_second}: behind the last publication;
             confirmed, nacked, returned, unconfirmed, lost, duplicated, disordered, foreign, redelivered: messages;
             held_seconds: by connection.blocked or channel.flow; latency_us, confirm_latency_us {count, mean, p50, p90, p99,
-            p999, max}; cpu_us_per_message; resident_kib {before, after, peak}
+            p999, max}; cpu_us_per_message; cpu_cores: while publishing and draining; resident_kib {before, after, peak};
+            with --consume-after: backlog_kib: resident when all was published; backlog_kib_each: what it grew by, a message
   ramp      bound_ms, rate, trials [{rate, p99_us, held}], and what load has, of the best trial
   churn     what, seconds, operations, per_second, latency_us, cpu_us_per_operation
   idle-connections   connections, opened_per_second, held_seconds, open_latency_us, heartbeats_heard, heartbeats_sent,
@@ -131,6 +134,9 @@ pub struct Arguments {
     /// Bindings of that exchange [default: one a queue]
     #[arg(long, value_name = "N", help_heading = "Queues and exchange")]
     bindings: Option<usize>,
+    /// Different routing keys that each producer goes through
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Queues and exchange")]
+    keys: usize,
     /// What names of queues and exchanges begin with [default: a new name]
     #[arg(long, value_name = "PREFIX", help_heading = "Queues and exchange")]
     name: Option<String>,
@@ -204,6 +210,7 @@ fn options(arguments: &Arguments) -> Options {
         queue_args: arguments.queue_args.clone(),
         exchange: arguments.exchange,
         bindings: arguments.bindings,
+        keys: arguments.keys,
         confirm: arguments.confirm,
         ack: arguments.ack,
         prefetch: arguments.prefetch,

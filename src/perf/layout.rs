@@ -3,6 +3,10 @@
 //! Producers and queues are paired by number. With at least as many producer connections as queues, producer p publishes to
 //! queue p mod queues; with fewer, it takes turns over the queues q with q mod producers = p. Consumers likewise. With a
 //! fanout or topic exchange each message goes to every queue that a matching binding leads to.
+//!
+//! With several keys, each round over a producer's queues takes the next key. Bindings of a topic exchange come in groups of
+//! ten, which match the same keys and are spread over the same queues, so that every message reaches the same queues and
+//! yet by other bindings.
 
 use crate::perf::method;
 use crate::perf::options::{ExchangeKind, Options};
@@ -10,13 +14,21 @@ use crate::wire::table::Table;
 use crate::wire::table_builder::TableBuilder;
 use std::borrow::Cow;
 
-/// How many bindings of a topic exchange match.
+/// How many bindings of a topic exchange match a key.
 pub const TOPIC_MATCHES: usize = 10;
-/// The key of every message to a topic exchange.
-const TOPIC_KEY: &[u8] = b"perf.key.end";
-/// Ten different patterns that match it.
-const TOPIC_PATTERNS: [&str; TOPIC_MATCHES] =
-    ["perf.key.end", "perf.key.*", "perf.*.end", "*.key.end", "perf.#", "#.end", "*.*.end", "perf.*.*", "*.key.#", "#"];
+/// Ten different patterns, around a group's own word, that match each of its keys.
+const TOPIC_PATTERNS: [(&str, &str); TOPIC_MATCHES] = [
+    ("perf.", ".key.*"),
+    ("perf.", ".*.*"),
+    ("*.", ".key.*"),
+    ("*.", ".*.*"),
+    ("perf.", ".key.#"),
+    ("perf.", ".#"),
+    ("*.", ".#"),
+    ("#.", ".key.*"),
+    ("perf.", ".*.#"),
+    ("*.", ".key.#"),
+];
 
 /// Where a message goes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,6 +63,8 @@ struct Binding {
     queue: usize,
     key: String,
     header: bool,
+    /// Whether any message is published that it matches.
+    matches: bool,
 }
 
 /// The whole plan of a run.
@@ -61,6 +75,10 @@ pub struct Layout {
     exchange: Vec<u8>,
     kind: Option<ExchangeKind>,
     bindings: Vec<Binding>,
+    /// Routing keys, or values of the header, of each queue; of all where every queue gets every message.
+    keys: usize,
+    /// Groups of topic bindings.
+    groups: usize,
     producers: usize,
     consumers: usize,
     channels: usize,
@@ -75,11 +93,10 @@ impl Layout {
             (Some(ExchangeKind::Fanout), Some(bindings)) if options.queues == 1 => bindings,
             _ => options.queues,
         };
-        let bindings = bindings(options.exchange, queues, options.bindings);
+        let bindings = bindings(options, queues);
         let everywhere = match options.exchange {
             Some(ExchangeKind::Fanout | ExchangeKind::Topic) => {
-                let reached =
-                    |queue| bindings.iter().any(|bound| bound.queue == queue && is_matching(bound, options.exchange));
+                let reached = |queue| bindings.iter().any(|bound| bound.queue == queue && bound.matches);
                 Some((0..queues).map(reached).collect())
             }
             _ => None,
@@ -89,6 +106,8 @@ impl Layout {
             exchange: options.exchange.map_or(String::new(), |kind| format!("{name}-{}", kind.name())).into_bytes(),
             kind: options.exchange,
             bindings,
+            keys: options.keys,
+            groups: groups(options.bindings.unwrap_or(0)),
             producers: options.producers,
             consumers: options.consumers,
             channels: options.channels.into(),
@@ -115,21 +134,27 @@ impl Layout {
         Layout::turns(connection, self.consumers, self.queues.len())
     }
 
-    /// Where a producer connection publishes, in turn.
+    /// Where a producer connection publishes, in turn: over its queues, then over them with the next key.
     pub fn targets(&self, connection: usize) -> Vec<Target> {
         if self.everywhere.is_some() {
-            let key = if self.kind == Some(ExchangeKind::Topic) { TOPIC_KEY } else { b"" };
-            return vec![Target { exchange: self.exchange.clone(), key: key.to_vec(), headers: None }];
+            let target = |key| {
+                let key =
+                    if self.kind == Some(ExchangeKind::Topic) { topic_key(key, self.groups) } else { key_of(key) };
+                Target { exchange: self.exchange.clone(), key: key.into_bytes(), headers: None }
+            };
+            return (0..self.keys).map(target).collect();
         }
-        let target = |queue: usize| {
+        let queues = Layout::turns(connection, self.producers, self.queues.len());
+        let target = |key: usize, queue: usize| {
+            let number = key * self.queues.len() + queue;
             let (key, headers) = match self.kind {
-                Some(ExchangeKind::Headers) => (Vec::new(), Some(header(&key_of(queue)).into_octets())),
-                Some(_) => (key_of(queue).into_bytes(), None),
+                Some(ExchangeKind::Headers) => (Vec::new(), Some(header(&key_of(number)).into_octets())),
+                Some(_) => (key_of(number).into_bytes(), None),
                 None => (self.queues.get(queue).cloned().unwrap_or_default(), None),
             };
             Target { exchange: self.exchange.clone(), key, headers }
         };
-        Layout::turns(connection, self.producers, self.queues.len()).into_iter().map(target).collect()
+        (0..self.keys).flat_map(|key| queues.iter().map(move |queue| target(key, *queue))).collect()
     }
 
     /// What a queue receives of a channel that publishes; `None`: nothing.
@@ -170,7 +195,7 @@ impl Layout {
         for queue in &self.queues {
             method::queue_declare(&mut out, 1, queue, queue_bits(options) | method::NO_WAIT, arguments.as_table());
         }
-        for Binding { queue, key, header: by_header } in &self.bindings {
+        for Binding { queue, key, header: by_header, .. } in &self.bindings {
             let Some(queue) = self.queues.get(*queue) else { continue };
             let (key, arguments) = if *by_header {
                 (&b""[..], Cow::Owned(header(key).into_octets()))
@@ -216,31 +241,44 @@ fn header(key: &str) -> TableBuilder {
     headers
 }
 
-fn is_matching(binding: &Binding, kind: Option<ExchangeKind>) -> bool {
-    kind != Some(ExchangeKind::Topic) || TOPIC_PATTERNS.contains(&binding.key.as_str())
-}
-
-/// All bindings. Those beyond the first of each queue, or the ten of a topic exchange, match no message.
-fn bindings(kind: Option<ExchangeKind>, queues: usize, count: Option<usize>) -> Vec<Binding> {
-    let (Some(kind), count) = (kind, count.unwrap_or(0)) else { return Vec::new() };
+/// All bindings. What is bound beyond the keys of the queues, or the groups of a topic exchange, matches no message.
+fn bindings(options: &Options, queues: usize) -> Vec<Binding> {
+    let (Some(kind), count) = (options.exchange, options.bindings.unwrap_or(0)) else { return Vec::new() };
     let by_header = kind == ExchangeKind::Headers;
-    let spread = |number: usize, key: String| Binding { queue: number % queues, key, header: by_header };
+    let bind = |number: usize, key: String| Binding { queue: number % queues, key, header: by_header, matches: true };
     match kind {
-        ExchangeKind::Topic if count == 0 => (0..queues).map(|queue| spread(queue, "#".to_owned())).collect(),
-        ExchangeKind::Topic => (0..count).map(|number| spread(number, pattern(number))).collect(),
-        _ => (0..count.max(queues)).map(|number| spread(number, key_of(number))).collect(),
+        ExchangeKind::Topic if count == 0 => (0..queues).map(|queue| bind(queue, "#".to_owned())).collect(),
+        ExchangeKind::Topic => (0..count).map(|number| topic_binding(number, count, options.keys, queues)).collect(),
+        ExchangeKind::Fanout => (0..count.max(queues)).map(|number| bind(number, key_of(number))).collect(),
+        ExchangeKind::Direct | ExchangeKind::Headers => {
+            (0..count.max(queues * options.keys)).map(|number| bind(number, key_of(number))).collect()
+        }
     }
 }
 
-/// The number-th pattern: the first ten match, the others are of four kinds that do not.
-fn pattern(number: usize) -> String {
-    match (TOPIC_PATTERNS.get(number), number % 4) {
-        (Some(pattern), _) => (*pattern).to_owned(),
-        (None, 0) => format!("perf.other-{number}.end"),
-        (None, 1) => format!("perf.other-{number}.*"),
-        (None, 2) => format!("*.other-{number}.#"),
-        (None, _) => format!("other-{number}.#"),
-    }
+/// Groups of ten topic bindings that are whole; a few bindings are one group.
+fn groups(bindings: usize) -> usize {
+    (bindings / TOPIC_MATCHES).max(1)
+}
+
+/// The number-th binding: those of a group differ in their pattern and lead to the first queues; what is left over matches
+/// nothing.
+fn topic_binding(number: usize, count: usize, keys: usize, queues: usize) -> Binding {
+    let (group, place) = (number / TOPIC_MATCHES, number % TOPIC_MATCHES);
+    let (before, behind) = TOPIC_PATTERNS.get(place).copied().unwrap_or_default();
+    let matches = group < groups(count).min(keys);
+    let queue = if matches { place % queues } else { number % queues };
+    Binding { queue, key: format!("{before}{}{behind}", word(group)), header: false, matches }
+}
+
+/// The word of its own that a group's patterns have.
+fn word(group: usize) -> String {
+    format!("group-{group:06}")
+}
+
+/// The routing key that the bindings of its group match, and no others.
+fn topic_key(key: usize, groups: usize) -> String {
+    format!("perf.{}.key.{key:06}", word(key % groups))
 }
 
 #[cfg(test)]
@@ -311,6 +349,74 @@ mod tests {
         assert_eq!(plan.lane(0, 10), None);
         let plan = layout(|options| options.exchange = Some(ExchangeKind::Topic));
         assert_eq!((plan.bindings.len(), plan.copies()), (1, 1));
+        let plan = layout(|options| {
+            (options.exchange, options.queues, options.bindings) = (Some(ExchangeKind::Topic), 3, Some(5));
+        });
+        assert_eq!((plan.bindings.len(), plan.copies()), (5, 3));
+    }
+
+    /// Whether a topic pattern matches a key, word by word.
+    fn topic_matches(pattern: &[&str], key: &[&str]) -> bool {
+        match (pattern.split_first(), key.split_first()) {
+            (None, None) => true,
+            (Some((&"#", rest)), None) => topic_matches(rest, key),
+            (Some((&"#", rest)), Some((_, left))) => topic_matches(rest, key) || topic_matches(pattern, left),
+            (Some((first, rest)), Some((word, left))) if *first == "*" || first == word => topic_matches(rest, left),
+            _ => false,
+        }
+    }
+
+    #[test]
+    fn each_of_many_keys_is_matched_by_ten_bindings() {
+        let words = |key: &str| key.split('.').map(str::to_owned).collect::<Vec<_>>();
+        for (bindings, keys) in [(100, 30), (105, 7), (30, 100)] {
+            let layout = layout(|options| {
+                (options.exchange, options.queues) = (Some(ExchangeKind::Topic), 10);
+                (options.bindings, options.keys) = (Some(bindings), keys);
+            });
+            assert_eq!((layout.copies(), layout.bindings.len()), (10, bindings));
+            let targets = layout.targets(0);
+            assert_eq!(targets.iter().map(|target| &target.key).collect::<HashSet<_>>().len(), keys);
+            for target in targets {
+                let key = words(std::str::from_utf8(&target.key).unwrap());
+                let key: Vec<&str> = key.iter().map(String::as_str).collect();
+                let matching = layout.bindings.iter().filter(|bound| {
+                    let pattern = words(&bound.key);
+                    topic_matches(&pattern.iter().map(String::as_str).collect::<Vec<_>>(), &key)
+                });
+                let reached: Vec<usize> = matching.map(|bound| bound.queue).collect();
+                assert_eq!((reached.len(), reached.iter().collect::<HashSet<_>>().len()), (10, 10), "{key:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn many_keys_lead_to_the_queue_whose_turn_it_is() {
+        for (kind, producers, queues) in
+            [(ExchangeKind::Direct, 1, 3), (ExchangeKind::Headers, 2, 5), (ExchangeKind::Direct, 4, 2)]
+        {
+            let layout = layout(|options| {
+                (options.exchange, options.queues) = (Some(kind), queues);
+                (options.producers, options.keys, options.bindings) = (producers, 4, Some(3));
+            });
+            assert_eq!(layout.bindings.len(), 4 * queues);
+            for producer in 0..producers {
+                let targets = layout.targets(producer);
+                for (sequence, target) in targets.iter().enumerate() {
+                    let leads = |bound: &&Binding| match &target.headers {
+                        Some(headers) => header(&bound.key).into_octets() == *headers,
+                        None => bound.key.as_bytes() == target.key,
+                    };
+                    let reached: Vec<usize> = layout.bindings.iter().filter(leads).map(|bound| bound.queue).collect();
+                    let due = (0..queues).filter(|queue| {
+                        layout.lane(producer, *queue).is_some_and(|lane| sequence as u64 % lane.turns == lane.turn)
+                    });
+                    assert_eq!(reached, due.collect::<Vec<_>>(), "{kind:?}, producer {producer}, message {sequence}");
+                }
+            }
+        }
+        let layout = layout(|options| (options.exchange, options.keys) = (Some(ExchangeKind::Fanout), 5));
+        assert_eq!((layout.targets(0).len(), layout.bindings.len()), (5, 1));
     }
 
     #[test]

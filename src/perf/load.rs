@@ -57,6 +57,10 @@ pub struct Load {
     pub confirm_latency: Percentiles,
     /// The broker's usage before and after, and its highest memory in KiB.
     pub usage: Option<(Usage, Usage, u64)>,
+    /// The broker's memory in KiB when all was published and nothing consumed yet; only if consumers began afterwards.
+    pub full: Option<u64>,
+    /// Seconds between the two usages.
+    pub used_seconds: f64,
     /// Why the load failed.
     pub faults: Vec<String>,
 }
@@ -121,6 +125,10 @@ struct Moments {
     /// When consumers began to drain.
     drain: Snapshot,
     last: Snapshot,
+    /// Seconds that the broker's usage was watched.
+    used: f64,
+    /// The broker's memory in KiB when the backlog was complete.
+    full: Option<u64>,
 }
 
 type Thread<'scope, T> = ScopedJoinHandle<'scope, Option<T>>;
@@ -151,7 +159,7 @@ impl<'a> Loading<'a> {
                 faults.push(format!("{unconfirmed} messages neither confirmed nor refused"));
             }
         }
-        let Moments { begin, end, drain, last } = moments;
+        let Moments { begin, end, drain, last, used, full } = moments;
         let seconds = end.seconds_since(begin);
         let drained = (last.consumed - drain.consumed, last.seconds_since(drain));
         let consumed_per_second = match options.consume_after {
@@ -174,6 +182,8 @@ impl<'a> Loading<'a> {
             latency: run.latencies.whole(),
             confirm_latency: run.confirm_latencies.whole(),
             usage: usage.map(|(before, after)| (before, after, watch.peak)),
+            full,
+            used_seconds: used,
             faults,
         })
     }
@@ -200,7 +210,7 @@ impl<'a> Loading<'a> {
             producers.push(spawn(scope, produce)?);
         }
         self.wait_until_ready(consumers.len() + producers.len());
-        let before = watch.usage();
+        let (before, used_since) = (watch.usage(), Snapshot::take(run));
         run.enter(Stage::Publishing);
         let (begin, mut end) = self.publishing(watch);
         let counted = run.published_all.load(Acquire) == options.producers;
@@ -214,18 +224,20 @@ impl<'a> Loading<'a> {
             end = Snapshot::take(run);
         }
         let drain = end;
+        let mut full = None;
         if options.consume_after {
-            watch.usage();
+            full = watch.usage().map(|usage| usage.resident);
             consumers = self.consumers(scope)?;
             self.wait_until_ready(options.producers + consumers.len());
         }
         self.drain(watch, due);
         let last = Snapshot { time: run.meter.last_consumed.load(Relaxed).max(end.time), ..Snapshot::take(run) };
         let usage = before.zip(watch.usage());
+        let used = Snapshot::take(run).seconds_since(used_since);
         run.enter(Stage::Ending);
         let consumed = consumers.into_iter().filter_map(|consumer| consumer.join().ok().flatten()).collect();
         let last = Snapshot { consumed: run.meter.consumed.0.load(Relaxed), ..last };
-        Ok((Moments { begin, end, drain, last }, usage, published, consumed, depth))
+        Ok((Moments { begin, end, drain, last, used, full }, usage, published, consumed, depth))
     }
 
     fn consumers<'scope>(

@@ -64,22 +64,31 @@ pub fn tell(load: &Load, report: &mut Report) {
 fn usage(load: &Load, report: &mut Report) {
     let Some((before, after, peak)) = load.usage else {
         report.field("cpu_us_per_message", Json::Null);
+        report.field("cpu_cores", Json::Null);
         report.field("resident_kib", Json::Null);
         return;
     };
     let messages = if load.consumed > 0 { load.consumed } else { load.published };
     let cpu = per_second(1, messages as f64) * (after.cpu - before.cpu) * 1e6;
+    let cores = (after.cpu - before.cpu) / load.used_seconds.max(1e-3);
     report.line(
         "broker's use",
         format!(
-            "{cpu:.3} us of CPU a message; {} KiB resident, {} at the beginning, {} at most",
+            "{cpu:.3} us of CPU a message, {cores:.2} cores; {} KiB resident, {} at the beginning, {} at most",
             grouped(after.resident),
             grouped(before.resident),
             grouped(peak)
         ),
     );
     report.field("cpu_us_per_message", cpu);
+    report.field("cpu_cores", cores);
     report.field("resident_kib", resident(before.resident, after.resident, peak));
+    if let Some(full) = load.full {
+        let each = full.saturating_sub(before.resident) as f64 / load.published.max(1) as f64;
+        report.line("backlog", format!("{} KiB resident, {each:.2} KiB a message", grouped(full)));
+        report.field("backlog_kib", full);
+        report.field("backlog_kib_each", each);
+    }
 }
 
 /// Resident memory in KiB.

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// The longest prefix of names, in octets: a queue's number and what exchanges add must fit behind it.
 const NAME_MAX: usize = SHORT_STRING_MAX - 32;
+/// Most keys of all queues together.
+const KEYS_MAX: usize = 1_000_000;
 /// Largest body, in octets.
 const BODY_MAX: usize = 128 << 20;
 
@@ -48,6 +50,8 @@ pub struct Options {
     pub exchange: Option<ExchangeKind>,
     /// How many bindings; `None`: one a queue.
     pub bindings: Option<usize>,
+    /// Different routing keys, or values of the header, of each queue; of all messages where all queues get all of them.
+    pub keys: usize,
     /// Most unconfirmed messages a channel; `None`: no confirms.
     pub confirm: Option<u64>,
     /// How deliveries are acknowledged.
@@ -105,7 +109,7 @@ pub enum ExchangeKind {
     Direct,
     /// each message to all queues
     Fanout,
-    /// each message to the queues of ten matching bindings
+    /// each message to the queues of the ten bindings that match its key
     Topic,
     /// each message to one queue, by a header
     Headers,
@@ -225,6 +229,7 @@ impl Options {
             queue_args: QueueArgs::default(),
             exchange: None,
             bindings: None,
+            keys: 1,
             confirm: None,
             ack: Ack::Auto,
             prefetch: 0,
@@ -256,6 +261,11 @@ impl Options {
             (self.confirm.is_none_or(|window| (1..=1 << 24).contains(&window)), "--confirm: expected 1 to 16777216"),
             (self.bindings.is_none() || self.exchange.is_some(), "--bindings: only with --exchange"),
             (self.bindings.is_none_or(|bindings| bindings >= 1), "--bindings: expected at least 1"),
+            (
+                self.keys >= 1 && self.keys.saturating_mul(self.queues) <= KEYS_MAX,
+                "--keys: expected 1 to 1000000, x --queues",
+            ),
+            (self.keys == 1 || self.exchange.is_some(), "--keys: only with --exchange"),
             (!self.consume_after || self.consumers > 0, "--consume-after: expected consumers"),
             (!self.consume_after || self.count.is_some(), "--consume-after: only with --count"),
             (self.count.is_none_or(|count| count > 0), "--count: expected at least 1"),
@@ -332,6 +342,15 @@ mod tests {
         assert!(options(|options| options.rate = f64::NAN).is_err());
         assert!(options(|options| options.confirm = Some(0)).is_err());
         assert!(options(|options| options.bindings = Some(5)).is_err());
+        assert!(options(|options| options.keys = 2).is_err());
+        let direct = |options: &mut Options| options.exchange = Some(ExchangeKind::Direct);
+        for (keys, queues, fits) in [(0, 1, false), (2, 1, true), (20, 50_000, true), (21, 50_000, false)] {
+            let result = options(|options| {
+                direct(options);
+                (options.keys, options.queues) = (keys, queues);
+            });
+            assert_eq!(result.is_ok(), fits, "{keys} keys of {queues} queues");
+        }
         assert!(options(|options| options.consume_after = true).is_err());
         assert!(options(|options| (options.ack, options.prefetch) = (Ack::Batch(10), 9)).is_err());
         assert!(options(|options| (options.ack, options.prefetch) = (Ack::Batch(10), 10)).is_ok());
