@@ -41,6 +41,9 @@ pub const RESUME_AT: usize = 128 * 1024;
 /// Most octets that are written by whoever appended them, not by the connection's writing task.
 pub const DIRECT_OCTETS: usize = 8 * 1024;
 
+/// A batch of work writes by itself if no more than so many octets were read: there is little to do, and somebody waits.
+pub const DIRECT_READ: usize = 8 * 1024;
+
 /// Most connections that one batch of work writes to by itself.
 pub const DIRECT_OUTBOXES: usize = 4;
 

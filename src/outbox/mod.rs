@@ -101,15 +101,25 @@ enum Pen {
 
 /// Outboxes that got octets in a batch of work, each once. Their writers are woken when the batch ends.
 #[derive(Debug, Default)]
-pub struct Touched(Vec<Arc<Outbox>>);
+pub struct Touched {
+    outboxes: Vec<Arc<Outbox>>,
+    /// Octets may be written by whoever wakes, if they are few.
+    direct: bool,
+}
 
 impl Touched {
-    /// Has the octets of each written, once: few octets for few connections here and now, everything else by their writers.
-    /// No lock may be held.
+    /// Says whether few octets may be written at once from now on. They may when there is little work: in a flood what waits
+    /// a little goes out together with what follows.
+    pub fn allow_direct(&mut self, direct: bool) {
+        self.direct = direct;
+    }
+
+    /// Has the octets of each written, once: few octets for few connections here and now if that is allowed, everything else
+    /// by their writers. No lock may be held.
     pub fn wake(&mut self) {
-        let few = self.0.len() <= limits::DIRECT_OUTBOXES;
-        for outbox in self.0.drain(..) {
-            if !few || !outbox.write_directly() {
+        let direct = self.direct && self.outboxes.len() <= limits::DIRECT_OUTBOXES;
+        for outbox in self.outboxes.drain(..) {
+            if !direct || !outbox.write_directly() {
                 outbox.writer.notify_one();
             }
         }
@@ -119,7 +129,7 @@ impl Touched {
     pub fn add(&mut self, outbox: &Arc<Outbox>, inner: &mut Inner) {
         if !inner.announced && !inner.dead {
             inner.announced = true;
-            self.0.push(Arc::clone(outbox));
+            self.outboxes.push(Arc::clone(outbox));
         }
     }
 }
@@ -448,12 +458,12 @@ mod tests {
         for _ in 0..2 {
             outbox.lock().heartbeat();
             touched.add(&outbox, &mut outbox.lock());
-            assert_eq!(touched.0.len(), 1);
+            assert_eq!(touched.outboxes.len(), 1);
         }
         assert_eq!(outbox.take(&mut Vec::new()), Taken::Octets);
         assert_eq!(outbox.take(&mut Vec::new()), Taken::Nothing);
         touched.add(&outbox, &mut outbox.lock());
-        assert_eq!(touched.0.len(), 2);
+        assert_eq!(touched.outboxes.len(), 2);
     }
 
     /// A line that takes so many octets at a time, and lets something happen meanwhile.
@@ -490,6 +500,7 @@ mod tests {
 
     fn append(outbox: &Arc<Outbox>, octets: &[u8]) {
         let mut touched = Touched::default();
+        touched.allow_direct(true);
         let mut inner = outbox.lock();
         inner.octets(octets);
         touched.add(outbox, &mut inner);
@@ -509,6 +520,9 @@ mod tests {
         assert!(!writer_rang(&outbox));
         append(&outbox, &vec![0; limits::DIRECT_OCTETS + 1]);
         assert!(writer_rang(&outbox));
+        outbox.lock().announced = false;
+        Touched::default().add(&outbox, &mut outbox.lock());
+        assert!(writer_rang(&outbox), "nobody allowed it");
         let mut spare = Vec::new();
         assert_eq!(outbox.take(&mut spare), Taken::Octets);
         // The writing task is at it: what is appended now waits for its next look.

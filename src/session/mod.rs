@@ -116,6 +116,7 @@ impl Session {
     /// The connection is over.
     pub fn receive(&mut self, octets: &[u8], now: Tick) -> Result<usize, Hangup> {
         self.heard = now;
+        self.touched.allow_direct(octets.len() <= limits::DIRECT_READ);
         let mut at = 0;
         if let Stage::Running(running) = &mut self.stage {
             running.paused = false;
@@ -147,6 +148,7 @@ impl Session {
     /// # Errors
     /// The connection is over.
     pub fn ring(&mut self, now: Tick) -> Result<(), Hangup> {
+        self.touched.allow_direct(false);
         let errands = self.outbox.lock().take_errands();
         if let Stage::Running(running) = &mut self.stage {
             running.run_errands(&errands, &mut self.touched);
@@ -177,6 +179,7 @@ impl Session {
         if now >= until {
             return Err(Hangup { reason: reason.to_owned(), linger_ms: 0 });
         }
+        self.touched.allow_direct(true);
         let next = self.heartbeats(interval_ms, now)?.min(until);
         self.touched.wake();
         Ok(next)
