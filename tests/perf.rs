@@ -185,12 +185,13 @@ fn waits_while_it_is_blocked() {
 fn watches_the_broker_s_process() {
     let directory = Directory::new();
     let (broker, address) = Process::serve(&directory, &[]);
-    let json = good(address, &format!("--seconds 0.3 --pid {}", broker.id()));
-    assert!(number(&json, "/cpu_us_per_message") > 0.0 && number(&json, "/resident_kib/peak") > 1000.0, "{json}");
-    assert!(number(&json, "/cpu_cores") > 0.0, "{json}");
+    // First: a broker that has worked before may have room left, which hides what a backlog takes.
     let json = good(address, &format!("--count 20000 --size 1024 --consume-after --pid {}", broker.id()));
     assert!((1.0..3.0).contains(&number(&json, "/backlog_kib_each")), "{json}");
     assert!(number(&json, "/backlog_kib") <= number(&json, "/resident_kib/peak"), "{json}");
+    let json = good(address, &format!("--seconds 0.3 --pid {}", broker.id()));
+    assert!(number(&json, "/cpu_us_per_message") > 0.0 && number(&json, "/resident_kib/peak") > 1000.0, "{json}");
+    assert!(number(&json, "/cpu_cores") > 0.0, "{json}");
     let json = good(address, &format!("--idle-queues 500 --seconds 0.1 --pid {}", broker.id()));
     assert_eq!((number(&json, "/queues"), &json["mode"]), (500.0, &"idle-queues".into()));
     assert!(number(&json, "/resident_kib_each") > 0.0, "{json}");
