@@ -183,16 +183,19 @@ fn waits_while_it_is_blocked() {
 
 #[test]
 fn watches_the_broker_s_process() {
-    let directory = Directory::new();
-    let (broker, address) = Process::serve(&directory, &[]);
-    // First: a broker that has worked before may have room left, which hides what a backlog takes.
-    let json = good(address, &format!("--count 20000 --size 1024 --consume-after --pid {}", broker.id()));
+    // Each time a new one: a broker that has worked before may have room left, which hides what things take.
+    let watched = |options: &str| {
+        let directory = Directory::new();
+        let (broker, address) = Process::serve(&directory, &[]);
+        good(address, &format!("{options} --pid {}", broker.id()))
+    };
+    let json = watched("--count 20000 --size 1024 --consume-after");
     assert!((1.0..3.0).contains(&number(&json, "/backlog_kib_each")), "{json}");
     assert!(number(&json, "/backlog_kib") <= number(&json, "/resident_kib/peak"), "{json}");
-    let json = good(address, &format!("--seconds 0.3 --pid {}", broker.id()));
+    let json = watched("--seconds 0.3");
     assert!(number(&json, "/cpu_us_per_message") > 0.0 && number(&json, "/resident_kib/peak") > 1000.0, "{json}");
     assert!(number(&json, "/cpu_cores") > 0.0, "{json}");
-    let json = good(address, &format!("--idle-queues 500 --seconds 0.1 --pid {}", broker.id()));
+    let json = watched("--idle-queues 500 --seconds 0.1");
     assert_eq!((number(&json, "/queues"), &json["mode"]), (500.0, &"idle-queues".into()));
     assert!(number(&json, "/resident_kib_each") > 0.0, "{json}");
 }
