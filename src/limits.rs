@@ -32,6 +32,9 @@ pub const READ_CHUNK_BEFORE_OPEN: usize = 4 * 1024;
 /// Octets asked of the socket in one read.
 pub const READ_CHUNK: usize = 64 * 1024;
 
+/// Octets asked of a socket that has had as much as was asked for several times: large messages are cheaper in bulk.
+pub const READ_CHUNK_MAX: usize = 256 * 1024;
+
 /// A consumer's connection takes no more deliveries while so many octets wait to be written.
 pub const STALL_AT: usize = 512 * 1024;
 

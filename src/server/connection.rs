@@ -22,8 +22,8 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, timeout};
 
-/// Most reads in a row before the other tasks of this thread get their turn.
-const READS_IN_A_ROW: usize = 4;
+/// Octets read in a row before the other tasks of this thread get their turn.
+const OCTETS_IN_A_ROW: usize = 4 * limits::READ_CHUNK;
 /// How long the last octets may take to be written, where nothing else is said.
 const LAST_WRITE_MS: u64 = 500;
 /// How often a peer that is not read because of an alarm is looked after.
@@ -49,15 +49,10 @@ struct Reader {
     session: Session,
     /// A partial frame, or what a session that paused has not taken.
     buffer: BytesMut,
-}
-
-/// What one read brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Read {
-    /// All that was there.
-    Drained,
-    /// As much as there was room for: there may be more.
-    Full,
+    /// Octets to ask for behind a partial frame: more while the socket has more.
+    chunk: usize,
+    /// Octets read since it gave way to others, or since there was nothing to read.
+    in_a_row: usize,
 }
 
 /// The writing task; it does not outlive its connection.
@@ -87,7 +82,7 @@ impl Connection {
         outbox.connect(Arc::<writer::Socket>::clone(&line));
         let task = tokio::spawn(writer::write(Arc::clone(&outbox), line));
         let writer = Writer { task, outbox: Arc::clone(&outbox) };
-        Self { reader: Reader { socket, session, buffer: BytesMut::new() }, writer, node, outbox, clock }
+        Self { reader: Reader::new(socket, session), writer, node, outbox, clock }
     }
 
     /// Serves the connection to its end.
@@ -108,7 +103,6 @@ impl Connection {
         let Self { reader, node, outbox, clock, .. } = self;
         let sleep = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(sleep);
-        let mut reads = 0;
         loop {
             let now = clock.now();
             let is_blocked = reader.session.is_blocked();
@@ -121,17 +115,7 @@ impl Connection {
             }
             let has_paused = reader.session.has_paused();
             let outcome = tokio::select! {
-                read = poll_fn(|context| reader.poll(context, clock)), if !held && !has_paused => match read {
-                    Ok(Read::Drained) => {
-                        reads = 0;
-                        Ok(())
-                    }
-                    Ok(Read::Full) => {
-                        reads += 1;
-                        Ok(())
-                    }
-                    Err(hangup) => Err(hangup),
-                },
+                read = poll_fn(|context| reader.poll(context, clock)), if !held && !has_paused => read,
                 () = tokio::task::yield_now(), if !held && has_paused => reader.take(clock),
                 () = outbox.errand_waits() => errand(&mut reader.session, outbox, clock),
                 () = &mut sleep => Ok(()),
@@ -143,9 +127,9 @@ impl Connection {
             if let Err(hangup) = outcome {
                 return hangup;
             }
-            if reads >= READS_IN_A_ROW {
+            if reader.in_a_row >= OCTETS_IN_A_ROW {
                 // One that floods gives way to the others.
-                reads = 0;
+                reader.in_a_row = 0;
                 tokio::task::yield_now().await;
             }
         }
@@ -160,26 +144,37 @@ fn errand(session: &mut Session, outbox: &Outbox, clock: &Clock) -> Result<(), H
 }
 
 impl Reader {
+    fn new(socket: OwnedReadHalf, session: Session) -> Self {
+        Self { socket, session, buffer: BytesMut::new(), chunk: limits::READ_CHUNK, in_a_row: 0 }
+    }
+
     /// Reads what is there, up to a bound, and hands it to the session.
-    fn poll(&mut self, context: &mut Context<'_>, clock: &Clock) -> Poll<Result<Read, Hangup>> {
-        // Strangers get little to fill: a login is short, and there may be many of them.
-        let chunk = if self.session.is_open() { limits::READ_CHUNK } else { limits::READ_CHUNK_BEFORE_OPEN };
+    fn poll(&mut self, context: &mut Context<'_>, clock: &Clock) -> Poll<Result<(), Hangup>> {
+        let is_open = self.session.is_open();
         let (read, room) = if self.buffer.is_empty() {
+            // Strangers get little to fill: a login is short, and there may be many of them.
+            let chunk = if is_open { limits::READ_CHUNK } else { limits::READ_CHUNK_BEFORE_OPEN };
             let desk = |desk: &mut Vec<u8>| self.poll_desk(context, clock, desk.get_mut(..chunk).unwrap_or_default());
             (ready!(DESK.with_borrow_mut(desk))?, chunk)
         } else {
-            self.buffer.reserve(chunk);
+            self.buffer.reserve(if is_open { self.chunk } else { limits::READ_CHUNK_BEFORE_OPEN });
             let room = self.buffer.capacity() - self.buffer.len();
             let read =
                 ready!(pin!(self.socket.read_buf(&mut self.buffer)).poll(context)).map_err(|error| gone(&error))?;
             self.take(clock)?;
             (read, room)
         };
-        Poll::Ready(match read {
-            0 => Err(Hangup { reason: CLOSED_BY_PEER.to_owned(), linger_ms: 0 }),
-            read if read < room => Ok(Read::Drained),
-            _ => Ok(Read::Full),
-        })
+        if read == 0 {
+            return Poll::Ready(Err(Hangup { reason: CLOSED_BY_PEER.to_owned(), linger_ms: 0 }));
+        }
+        if read < room {
+            self.in_a_row = 0;
+            self.chunk = (self.chunk / 2).max(limits::READ_CHUNK);
+        } else {
+            self.in_a_row += read;
+            self.chunk = (self.chunk * 2).min(limits::READ_CHUNK_MAX);
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_desk(&mut self, context: &mut Context<'_>, clock: &Clock, desk: &mut [u8]) -> Poll<Result<usize, Hangup>> {
