@@ -3,7 +3,7 @@
 //! One lock a connection; it is a leaf: under it no other lock is taken. Any task may append to an outbox or ring one of
 //! its two bells; only the connection's own tasks open, close, confirm and resume. Its writing task writes to the socket,
 //! except for a few octets that can be written at once: those are written by whoever appended them, which spares a task's
-//! wake. One at a time holds the pen. It knows no queue, no exchange and no socket.
+//! wake, and most connections the task. One at a time holds the pen. It knows no queue, no exchange and no socket.
 
 pub mod ledger;
 
@@ -18,6 +18,7 @@ use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use tokio::sync::Notify;
 
 /// The way to a socket for octets that need not wait.
@@ -66,9 +67,15 @@ pub struct Outbox {
     inner: Mutex<Inner>,
     /// Rung when octets wait to be written.
     writer: Notify,
+    staff: AtomicU8,
     /// Rung when the owner has errands to run.
     owner: Notify,
 }
+
+/// Whether there is a writing task: none, one is wanted, there is one. It only goes up.
+const NO_WRITER: u8 = 0;
+const WRITER_WANTED: u8 = 1;
+const HAS_WRITER: u8 = 2;
 
 /// What the lock guards.
 #[derive(Debug)]
@@ -120,7 +127,7 @@ impl Touched {
         let direct = self.direct && self.outboxes.len() <= limits::DIRECT_OUTBOXES;
         for outbox in self.outboxes.drain(..) {
             if !direct || !outbox.write_directly() {
-                outbox.writer.notify_one();
+                outbox.wake_writer();
             }
         }
     }
@@ -167,6 +174,7 @@ impl Default for Outbox {
                 pen: Pen::Free,
             }),
             writer: Notify::new(),
+            staff: AtomicU8::new(NO_WRITER),
             owner: Notify::new(),
         }
     }
@@ -191,6 +199,20 @@ impl Outbox {
     /// Tells the owner to look at its errands.
     pub fn ring_owner(&self) {
         self.owner.notify_one();
+    }
+
+    /// Octets wait that whoever appended them does not write. Where there is no writing task yet, the owner is to start one.
+    fn wake_writer(&self) {
+        self.writer.notify_one();
+        if self.staff.load(Ordering::Relaxed) != HAS_WRITER {
+            let _ = self.staff.compare_exchange(NO_WRITER, WRITER_WANTED, Ordering::Relaxed, Ordering::Relaxed);
+            self.owner.notify_one();
+        }
+    }
+
+    /// Whether the owner is to start the writing task now. True once, after its bell has rung for it.
+    pub fn takes_on_writer(&self) -> bool {
+        self.staff.compare_exchange(WRITER_WANTED, HAS_WRITER, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Asks the owner to close the connection.
@@ -535,6 +557,18 @@ mod tests {
         assert_eq!(outbox.take(&mut spare), Taken::Nothing);
         append(&outbox, b"!");
         assert_eq!(*pipe.written.lock(), b"few!");
+    }
+
+    #[test]
+    fn a_writer_is_wanted_once_and_not_for_few_octets() {
+        let (outbox, _pipe) = connected(usize::MAX);
+        append(&outbox, b"few");
+        assert!(!rang(&outbox) && !outbox.takes_on_writer());
+        append(&outbox, &vec![0; limits::DIRECT_OCTETS + 1]);
+        assert!(rang(&outbox) && outbox.takes_on_writer() && !outbox.takes_on_writer());
+        outbox.take(&mut Vec::new());
+        append(&outbox, &vec![0; limits::DIRECT_OCTETS + 1]);
+        assert!(writer_rang(&outbox) && !rang(&outbox) && !outbox.takes_on_writer());
     }
 
     #[test]

@@ -55,15 +55,41 @@ struct Reader {
     in_a_row: usize,
 }
 
-/// The writing task; it does not outlive its connection.
+/// The side that writes what whoever appended it did not. Its task starts when it is wanted for the first time: most
+/// connections have little to say at a time. It does not outlive its connection.
 struct Writer {
-    task: JoinHandle<()>,
     outbox: Arc<Outbox>,
+    /// Until the task has it: when nobody has it any more, the peer sees the end of the stream.
+    line: Option<Arc<writer::Socket>>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    fn start_if_wanted(&mut self) {
+        if self.outbox.takes_on_writer()
+            && let Some(line) = self.line.take()
+        {
+            self.task = Some(tokio::spawn(writer::write(Arc::clone(&self.outbox), line)));
+        }
+    }
+
+    /// Writes what is left.
+    async fn finish(&mut self) {
+        self.outbox.finish();
+        if let Some(line) = self.line.take() {
+            writer::write(Arc::clone(&self.outbox), line).await;
+        } else if let Some(task) = &mut self.task {
+            // It was not aborted; if it panicked, nothing more is written either way.
+            let _ = task.await;
+        }
+    }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
         // Whoever still has something to say to this connection lets go of its socket too.
         self.outbox.die();
     }
@@ -80,19 +106,23 @@ impl Connection {
         let outbox = Arc::clone(session.outbox());
         let line = Arc::new(writer::Socket::new(write_half));
         outbox.connect(Arc::<writer::Socket>::clone(&line));
-        let task = tokio::spawn(writer::write(Arc::clone(&outbox), line));
-        let writer = Writer { task, outbox: Arc::clone(&outbox) };
-        Self { reader: Reader::new(socket, session), writer, node, outbox, clock }
+        let writer = Writer { outbox: Arc::clone(&outbox), line: Some(line), task: None };
+        let reader = Reader::new(socket, session);
+        Self { reader, writer, node, outbox, clock }
     }
 
     /// Serves the connection to its end.
     pub async fn serve(mut self) {
         let hangup = self.run().await;
+        // A future has room for each of its parts from the start: this one for a pointer instead.
+        Box::pin(self.end(hangup)).await;
+    }
+
+    async fn end(mut self, hangup: Hangup) {
         tracing::debug!(reason = hangup.reason, "hangup");
         self.reader.session.end(&hangup.reason);
-        self.outbox.finish();
         let last_write = Duration::from_millis(hangup.linger_ms.max(LAST_WRITE_MS));
-        if timeout(last_write, &mut self.writer.task).await.is_ok() {
+        if timeout(last_write, self.writer.finish()).await.is_ok() {
             let linger = Duration::from_millis(hangup.linger_ms);
             // Octets that nobody read would make the system reset the connection, and the last answer could be lost.
             let _ = timeout(linger, self.reader.discard()).await;
@@ -100,13 +130,13 @@ impl Connection {
     }
 
     async fn run(&mut self) -> Hangup {
-        let Self { reader, node, outbox, clock, .. } = self;
+        let Self { reader, writer, node, outbox, clock } = self;
         let sleep = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(sleep);
         loop {
             let now = clock.now();
             let is_blocked = reader.session.is_blocked();
-            let held = outbox.lock().holds_reader() || is_blocked && !reader.peer_has_left().await;
+            let held = outbox.lock().holds_reader() || is_blocked && !Box::pin(reader.peer_has_left()).await;
             reader.session.hold(held, now);
             match reader.session.tick(now) {
                 Ok(next) if is_blocked => rouse_at(sleep.as_mut(), next.min(now + LOOK_MS), now),
@@ -117,9 +147,12 @@ impl Connection {
             let outcome = tokio::select! {
                 read = poll_fn(|context| reader.poll(context, clock)), if !held && !has_paused => read,
                 () = tokio::task::yield_now(), if !held && has_paused => reader.take(clock),
-                () = outbox.errand_waits() => errand(&mut reader.session, outbox, clock),
+                () = outbox.errand_waits() => {
+                    writer.start_if_wanted();
+                    errand(&mut reader.session, outbox, clock)
+                }
                 () = &mut sleep => Ok(()),
-                () = node.alarms().cleared(), if is_blocked => {
+                () = cleared(node), if is_blocked => {
                     reader.session.unblock();
                     Ok(())
                 }
@@ -134,6 +167,11 @@ impl Connection {
             }
         }
     }
+}
+
+/// Waits until alarms are over. Few connections ever do: the rest has room for a pointer.
+async fn cleared(node: &Node) {
+    Box::pin(node.alarms().cleared()).await;
 }
 
 fn errand(session: &mut Session, outbox: &Outbox, clock: &Clock) -> Result<(), Hangup> {
@@ -205,12 +243,11 @@ impl Reader {
     }
 
     async fn discard(&mut self) {
-        let mut octets = [0; 4096];
         loop {
             if self.socket.readable().await.is_err() {
                 return;
             }
-            match self.socket.try_read(&mut octets) {
+            match DESK.with_borrow_mut(|desk| self.socket.try_read(desk)) {
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
