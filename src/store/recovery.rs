@@ -233,10 +233,8 @@ fn tidy(disk: &dyn Disk, layout: &Layout, segment_octets: u64) -> Result<Spares,
         rewrite(&last.segment, layout.unsynced, last.end)?;
     }
     let mut spares = Spares { ready: Vec::new(), next: layout.spares.iter().max().copied().unwrap_or(0) };
-    let mut surplus = Vec::new();
-    for &number in &layout.spares {
-        if spares.ready.len() < SPARES_MAX { spares.ready.push(number) } else { surplus.push(spare_name(number)) }
-    }
+    // A spare may be half made, or its last sync may have failed: not worth the doubt. What was a segment is whole.
+    let mut surplus: Vec<String> = layout.spares.iter().map(|number| spare_name(*number)).collect();
     for &number in &layout.leftovers {
         let capacity = Segment::open(disk, number).map_or(0, |segment| segment.header.capacity);
         if spares.ready.len() < SPARES_MAX && capacity == segment_octets {
