@@ -117,9 +117,8 @@ impl Index {
     /// Messages and words in order, from `seq` on.
     pub fn iter_from(&self, seq: u64) -> impl Iterator<Item = (u64, u64)> {
         let chunks = self.chunks.range(seq / CHUNK..);
-        let each = chunks.flat_map(|(number, chunk)| {
-            chunk.iter().map(move |(slot, word)| (number * CHUNK + u64::from(slot), word))
-        });
+        let each = chunks
+            .flat_map(|(number, chunk)| chunk.iter().map(move |(slot, word)| (number * CHUNK + u64::from(slot), word)));
         each.skip_while(move |(at, _)| *at < seq)
     }
 }

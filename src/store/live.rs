@@ -259,14 +259,8 @@ mod tests {
     use crate::store::list::List;
 
     fn publish(live: &mut Live, segment: u64, offset: u64, targets: &[Target]) {
-        let publish = Publish {
-            at_ms: 0,
-            flags: 0,
-            targets: List::Given(targets),
-            route: b"",
-            properties: b"",
-            body: b"",
-        };
+        let publish =
+            Publish { at_ms: 0, flags: 0, targets: List::Given(targets), route: b"", properties: b"", body: b"" };
         live.apply(&Operation::Publish(publish), Position::new(segment, offset), 160, false);
     }
 
@@ -288,7 +282,10 @@ mod tests {
         live.apply(&Operation::QueueGone { queue: 2 }, Position::new(3, 640), 24, false);
         while live.sweep() {}
         assert_eq!((live.octets_in(3), live.octets()), (0, 160));
-        assert_eq!(live.queue(1).map(|queue| (queue.next_seq, queue.runs())), Some((3, vec![Run { first: 2, last: 2 }])));
+        assert_eq!(
+            live.queue(1).map(|queue| (queue.next_seq, queue.runs())),
+            Some((3, vec![Run { first: 2, last: 2 }]))
+        );
     }
 
     #[test]

@@ -60,8 +60,7 @@ impl Journal {
         for (at, &(seq, position)) in wanted.iter().enumerate() {
             let behind = wanted.get(at + 1..).unwrap_or_default();
             let ahead = |next: &&(u64, Position)| {
-                next.1.segment() == position.segment()
-                    && next.1.offset().wrapping_sub(position.offset()) < READ_AHEAD
+                next.1.segment() == position.segment() && next.1.offset().wrapping_sub(position.offset()) < READ_AHEAD
             };
             let window = if behind.iter().take(1).any(|next| ahead(&next)) { READ_AHEAD } else { READ_ONE };
             found.extend(self.message(queue, seq, position, window, &mut scan)?);

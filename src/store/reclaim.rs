@@ -231,8 +231,8 @@ impl Journal {
         for segment in freed {
             let name = name(segment.header.number);
             let mut spares = self.spares.lock();
-            let is_kept = spares.ready.len() + ready.len() < SPARES_MAX
-                && segment.header.capacity == self.options.segment_octets;
+            let is_kept =
+                spares.ready.len() + ready.len() < SPARES_MAX && segment.header.capacity == self.options.segment_octets;
             let result = if is_kept {
                 spares.next += 1;
                 ready.push(spares.next);
@@ -242,7 +242,7 @@ impl Journal {
             };
             result.map_err(|error| format!("cannot give {name} up: {error}"))?;
         }
-        // IMPORTANT: a spare may only be written to when the name of what it was cannot come back.
+        // The mark would tell them apart, but no name is to hold another segment than it says.
         self.disk.sync_directory().map_err(|error| format!("cannot sync the directory: {error}"))?;
         self.spares.lock().ready.extend(ready);
         Ok((State::Idle, true))

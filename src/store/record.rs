@@ -470,14 +470,7 @@ mod tests {
     fn all<'a>(targets: &'a [Target], runs: &'a [Run], octets: &'a [u8]) -> Vec<Operation<'a>> {
         let targets = List::Given(targets);
         vec![
-            Operation::Publish(Publish {
-                at_ms: 9,
-                flags: 3,
-                targets,
-                route: octets,
-                properties: b"pp",
-                body: octets,
-            }),
+            Operation::Publish(Publish { at_ms: 9, flags: 3, targets, route: octets, properties: b"pp", body: octets }),
             Operation::Settle { queue: 7, runs: List::Given(runs) },
             Operation::Purge { queue: 7, below: u64::MAX },
             Operation::QueueGone { queue: 7 },

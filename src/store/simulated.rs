@@ -277,7 +277,9 @@ fn tear(octets: &mut Vec<u8>, change: &Change, random: &mut Random) {
 /// Keeps some sectors of a write.
 fn scatter(octets: &mut Vec<u8>, change: &Change, random: &mut Random) {
     let Change::Write(offset, new) = change else {
-        return if random.one_in(2) { apply(octets, change) };
+        return if random.one_in(2) {
+            apply(octets, change)
+        };
     };
     let (mut at, mut rest) = (*offset, new.as_slice());
     while !rest.is_empty() {
