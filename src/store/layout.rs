@@ -163,7 +163,7 @@ fn examine(scan: &mut Scan, number: u64, offset: u64) -> Result<Tail, StoreError
 /// # Errors
 /// If the disk refuses.
 pub fn next(scan: &mut Scan, number: u64) -> Result<Found<'_>, StoreError> {
-    scan.next().map_err(StoreError::io(format!("cannot read {}", name(number))))
+    scan.step().map_err(StoreError::io(format!("cannot read {}", name(number))))
 }
 
 /// What a record of segment `number` holds.

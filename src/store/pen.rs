@@ -195,7 +195,7 @@ impl Pen {
         let (before, end) = (self.segment, self.offset);
         self.segment += 1;
         self.offset = HEADER_SIZE;
-        self.salt = self.random.next();
+        self.salt = self.random.draw();
         self.capacity = self.segment_octets.max(HEADER_SIZE + MARK_SIZE + size);
         self.cut(Some(Header { number: self.segment, salt: self.salt, capacity: self.capacity }));
         let oldest = self.live.oldest();

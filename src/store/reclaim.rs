@@ -201,24 +201,24 @@ impl Journal {
     fn copy_message(&self, publish: &Publish<'_>, position: Position) -> Result<(), Refused> {
         loop {
             let targets = self.pen.lock().live.remaining(position, publish.targets.iter());
-            if targets.is_empty() {
-                return Ok(());
-            }
-            let operation = Operation::Publish(Publish { targets: List::Given(&targets), ..*publish });
-            // Its crc is reckoned without the lock; then nothing may have changed.
-            let mut encoded = Encoded::operation(&operation);
-            let is_done = self.with_pen(|pen| {
-                let now: Vec<Target> = pen.live.remaining(position, publish.targets.iter());
-                if now != targets {
-                    return Ok(false);
-                }
-                pen.append(&operation, &mut encoded).map_err(|_| Refused::TooLarge)?;
-                Ok(true)
-            })?;
-            if is_done {
+            if targets.is_empty() || self.copy_to(&targets, publish, position)? {
                 return Ok(());
             }
         }
+    }
+
+    /// Copies a message to those places, unless others are left meanwhile; whether it did.
+    fn copy_to(&self, targets: &[Target], publish: &Publish<'_>, position: Position) -> Result<bool, Refused> {
+        let operation = Operation::Publish(Publish { targets: List::Given(targets), ..*publish });
+        // Its crc is reckoned without the lock.
+        let mut encoded = Encoded::operation(&operation);
+        self.with_pen(|pen| {
+            if pen.live.remaining(position, publish.targets.iter()) != targets {
+                return Ok(false);
+            }
+            pen.append(&operation, &mut encoded).map_err(|_| Refused::TooLarge)?;
+            Ok(true)
+        })
     }
 
     fn free_below(&self, below: u64) -> Result<(State, bool), String> {
@@ -269,5 +269,38 @@ impl Journal {
             Err(error) => return Err(format!("cannot make {name}: {error}")),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::journal::Options;
+    use crate::store::list::Run;
+    use crate::store::recovery::recover;
+    use crate::store::simulated::SimulatedDisk;
+
+    #[test]
+    fn what_is_settled_while_it_is_copied_is_not_copied() {
+        let options = Options { segment_octets: 4096, sync: Sync::Group, full_at: 1 << 20, seed: 1 };
+        let disk = Arc::new(SimulatedDisk::new(1, 1 << 20));
+        let (journal, _) = recover(disk, options, &mut |_| {}).unwrap();
+        let targets = [Target::new(1, 1), Target::new(2, 1)];
+        let targets = List::Given(&targets);
+        let publish = Publish { at_ms: 0, flags: 0, targets, route: b"", properties: b"", body: b"" };
+        let position = journal.append(&Operation::Publish(publish)).unwrap();
+        let found = journal.pen.lock().live.remaining(position, targets.iter());
+        assert_eq!(found.len(), 2);
+        let runs = [Run { first: 1, last: 1 }];
+        journal.append(&Operation::Settle { queue: 1, runs: List::Given(&runs) }).unwrap();
+        assert_eq!(journal.copy_to(&found, &publish, position), Ok(false));
+        journal.append(&Operation::HandedOut { queue: 2, upto: 1 }).unwrap();
+        let found = journal.pen.lock().live.remaining(position, targets.iter());
+        assert_eq!(found, [Target { handed_out: true, ..Target::new(2, 1) }]);
+        assert_eq!(journal.copy_to(&found, &publish, position), Ok(true));
+        assert_ne!(journal.pen.lock().live.find(2, 1), Some(position));
+        assert_eq!(journal.pen.lock().live.find(1, 1), None);
     }
 }

@@ -34,12 +34,21 @@ pub const SPARES_MAX: usize = 1;
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Recovered {
-    /// Definitions: key and value, in the order of the keys.
-    pub definitions: Vec<(Box<[u8]>, Box<[u8]>)>,
+    /// Definitions, in the order of their keys.
+    pub definitions: Vec<Definition>,
     /// Every queue that any record names, by number; also those without messages, and those that no definition names.
     pub queues: Vec<QueueState>,
     /// How it went.
     pub report: Report,
+}
+
+/// One durable definition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// Its name.
+    pub key: Box<[u8]>,
+    /// What it says.
+    pub value: Box<[u8]>,
 }
 
 /// One queue as it was found.
@@ -123,7 +132,7 @@ pub fn recover(
         torn_octets: layout.torn.octets,
     };
     let recovered = Recovered {
-        definitions: replay.values.into_iter().collect(),
+        definitions: replay.values.into_iter().map(|(key, value)| Definition { key, value }).collect(),
         queues: replay.live.queues().into_iter().map(QueueState::new).collect(),
         report,
     };

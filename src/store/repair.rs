@@ -204,7 +204,7 @@ impl Plan {
                         .map_err(StoreError::io(format!("cannot mend {}", name(number))))?;
                 }
                 Fix::Make { number, before, oldest, end } => {
-                    let header = Header { number, salt: random.next(), capacity: end };
+                    let header = Header { number, salt: random.draw(), capacity: end };
                     let make = || {
                         let spare = spare_name(NEW_FILE);
                         let segment = Segment::prepare(disk, &spare, header)?;

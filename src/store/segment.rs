@@ -233,7 +233,7 @@ impl Scan {
     ///
     /// # Errors
     /// If the disk refuses.
-    pub fn next(&mut self) -> io::Result<Found<'_>> {
+    pub fn step(&mut self) -> io::Result<Found<'_>> {
         if self.at >= self.end {
             return Ok(Found::End);
         }
@@ -267,7 +267,7 @@ impl Scan {
         let (mut tail, mut at) = (Tail::default(), bad);
         while at + HEAD_SIZE as u64 <= self.end {
             self.skip_to(at);
-            let (is_head, size, mark) = match self.next()? {
+            let (is_head, size, mark) = match self.step()? {
                 Found::Record { record, size, .. } => (true, size, record.content().ok()),
                 Found::Nothing(_, NoRecord::Payload(size) | NoRecord::Short(size)) => (true, size, None),
                 Found::Nothing(_, NoRecord::Head) | Found::End => (false, ALIGNMENT, None),

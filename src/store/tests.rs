@@ -162,7 +162,7 @@ fn space_comes_back_under_churn() {
     disk.restart(Crash::PowerLoss);
     let (journal, recovered) = open(&disk, SEGMENT);
     assert_eq!(journal.seqs(1, 0, 100), expected);
-    assert_eq!(&*recovered.definitions[0].1, &20_000_u64.to_le_bytes());
+    assert_eq!(&*recovered.definitions[0].value, &20_000_u64.to_le_bytes());
     assert!(recovered.report.segments < 10, "{:?}", recovered.report);
 }
 

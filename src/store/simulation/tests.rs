@@ -11,7 +11,7 @@ use crate::store::list::{Run, Target};
 use crate::store::position::Position;
 use crate::store::random::Random;
 use crate::store::reclaim::Reclaim;
-use crate::store::recovery::{Recovered, recover};
+use crate::store::recovery::{Definition, Recovered, recover};
 use crate::store::simulated::{Crash, SimulatedDisk};
 
 const QUEUES: u64 = 3;
@@ -41,8 +41,8 @@ impl Simulation {
             _ => Sync::Group,
         };
         let segment_octets = [1024, 2048, 4096][random.below(3) as usize];
-        let options = Options { segment_octets, sync, full_at: 4096, seed: random.next() };
-        let disk = SimulatedDisk::new(random.next(), 1 << 20);
+        let options = Options { segment_octets, sync, full_at: 4096, seed: random.draw() };
+        let disk = SimulatedDisk::new(random.draw(), 1 << 20);
         let (durable, synced) = (Position::ZERO, Position::ZERO);
         Self { random, disk, options, world: World::default(), durable, synced }
     }
@@ -53,7 +53,7 @@ impl Simulation {
             if crashes && self.random.one_in(3) {
                 self.disk.stop_at(self.disk.calls() + 1 + self.random.below(20));
             }
-            self.options.seed = self.random.next();
+            self.options.seed = self.random.draw();
             match recover(Arc::new(self.disk.clone()), self.options.clone(), &mut |_| {}) {
                 Ok((journal, recovered)) => {
                     let safe = if power_was_lost { self.synced } else { self.durable };
@@ -167,7 +167,7 @@ impl Simulation {
             1..=4 => self.random.below(900),
             _ => self.random.below(120),
         };
-        let mut body = self.random.next().to_le_bytes().to_vec();
+        let mut body = self.random.draw().to_le_bytes().to_vec();
         body.resize(8 + length as usize, b'.');
         Change::Publish { targets, body }
     }
@@ -252,7 +252,7 @@ fn read_back(journal: &Journal, recovered: &Recovered) -> Result<State, String> 
         state.queues.insert(queue.queue, messages);
         state.handed_out.insert(queue.queue, queue.handed_out);
     }
-    for (key, value) in &recovered.definitions {
+    for Definition { key, value } in &recovered.definitions {
         let read = journal.read_definition(key).map_err(|error| error.to_string())?;
         assert_eq!(read.as_ref(), Some(value));
         state.definitions.insert(key.to_vec(), value.to_vec());
