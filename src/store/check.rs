@@ -5,7 +5,7 @@ use crate::store::disk::Disk;
 use crate::store::error::StoreError;
 use crate::store::layout::Layout;
 use crate::store::position::Entry;
-use crate::store::recovery::{Progress, Replay};
+use crate::store::replay::{Progress, Replay};
 use crate::store::segment::{HEADER_SIZE, Tail, name};
 
 /// A directory that can be relied on.

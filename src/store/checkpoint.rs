@@ -17,7 +17,7 @@ use crate::store::journal::Journal;
 use crate::store::layout::Layout;
 use crate::store::live::{Live, Queue};
 use crate::store::position::Entry;
-use crate::store::recovery::Replay;
+use crate::store::replay::Replay;
 
 /// The name of the file.
 pub const NAME: &str = "checkpoint";

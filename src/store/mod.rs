@@ -8,7 +8,7 @@
 //! | `segment`, `layout` | one file; all of them |
 //! | `index`, `live` | what is live, in 8 octets a message |
 //! | `pen`, `journal` | where the next record goes; group commit |
-//! | `recovery`, `checkpoint` | from files to what is live |
+//! | `replay`, `recovery`, `checkpoint` | from files to what is live |
 //! | `reclaim`, `read` | space given back; messages read back |
 //! | `check`, `repair` | a directory looked at, and mended, while no broker uses it |
 
@@ -21,7 +21,8 @@ use crate::store::disk::Disk;
 use crate::store::error::{Failure, StoreError};
 use crate::store::journal::{Journal, Options, Step, Sync};
 use crate::store::reclaim::Reclaim;
-use crate::store::recovery::{Progress, Recovered, recover};
+use crate::store::recovery::{Recovered, recover};
+use crate::store::replay::Progress;
 
 pub mod check;
 pub mod checkpoint;
@@ -41,6 +42,7 @@ pub mod reclaim;
 pub mod record;
 pub mod recovery;
 pub mod repair;
+pub mod replay;
 pub mod segment;
 pub mod simulated;
 

@@ -111,10 +111,10 @@ impl Simulation {
     fn append(&mut self, life: &Life, change: Change) -> Result<bool, String> {
         let position = match &change {
             Change::Batch(changes) => {
-                let operations: Vec<_> = changes.iter().map(Change::operation).collect();
+                let operations: Vec<_> = changes.iter().filter_map(Change::operation).collect();
                 life.journal.append_batch(&operations)
             }
-            change => life.journal.append(&change.operation()),
+            change => life.journal.append(&change.operation().unwrap()),
         };
         match position {
             Ok(position) => self.world.did(position, change),

@@ -21,8 +21,9 @@ pub enum Change {
 }
 
 impl Change {
-    pub fn operation(&self) -> Operation<'_> {
-        match self {
+    /// None for a batch.
+    pub fn operation(&self) -> Option<Operation<'_>> {
+        Some(match self {
             Self::Publish { targets, body } => Operation::Publish(Publish {
                 at_ms: body.len() as u64,
                 flags: 7,
@@ -37,8 +38,8 @@ impl Change {
             Self::HandedOut { queue, upto } => Operation::HandedOut { queue: *queue, upto: *upto },
             Self::Define { key, value } => Operation::Define { key, value },
             Self::Undefine { key } => Operation::Undefine { key },
-            Self::Batch(_) => panic!("a batch is no operation"),
-        }
+            Self::Batch(_) => return None,
+        })
     }
 }
 
