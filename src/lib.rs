@@ -15,6 +15,7 @@
 //! | [`broker`] | names to things: virtual hosts, users, alarms | sessions |
 //! | [`queue`] | one queue: decisions, and their way into outboxes | exchanges, time |
 //! | [`outbox`] | what waits for one socket, and what was handed out | queues |
+//! | [`store`], beside the next | one journal on disk | AMQP; queues but as numbers |
 //! | [`routing`], [`message`] | key and headers to targets; octets with three cuts | wire, queues |
 //! | [`wire`], [`config`] | AMQP's octets; the configuration | brokers |
 //! | [`limits`], [`clock`], [`counters`], [`window`] | bounds, time, numbers, a sparse map | everything |
@@ -38,6 +39,7 @@ pub mod queue;
 pub mod routing;
 pub mod server;
 pub mod session;
+pub mod store;
 pub mod window;
 pub mod wire;
 

@@ -14,7 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["broker"],
     &["queue"],
     &["outbox"],
-    &["routing", "message"],
+    &["routing", "message", "store"],
     &["wire", "config"],
     &["limits", "clock", "counters", "window"],
 ];
@@ -23,6 +23,8 @@ const FLOORS: &[&[&str]] = &[
 const FORBIDDEN: &[(&str, &str)] = &[
     ("routing", "wire"),
     ("message", "wire"),
+    ("store", "wire"),
+    ("store", "config"),
     // The load generator shares nothing with the broker but the octets.
     ("perf", "session"),
     ("perf", "broker"),
@@ -46,8 +48,10 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("tokio::spawn", &["server/"]),
     ("tokio::signal", &["cli/"]),
     ("std::net::Tcp", &["perf/"]),
-    ("std::time", &["clock.rs", "server/", "perf/", "cli/perf.rs"]),
-    ("std::thread", &["perf/"]),
+    ("std::time", &["clock.rs", "server/", "perf/", "cli/perf.rs", "store/mod.rs", "store/journal.rs"]),
+    ("std::thread", &["perf/", "store/mod.rs"]),
+    ("rustix::", &["store/real.rs"]),
+    ("crc32c::", &["store/"]),
     ("#[allow(", &[]),
     ("#![allow(", &[]),
     ("unsafe ", &[]),
