@@ -51,8 +51,8 @@ impl Publication<'_> {
     }
 }
 
-/// A message that a queue holds, shared by all queues that hold it: one pointer. Below [`BODY_APART`] it is one allocation,
-/// else two.
+/// A message that a queue holds, shared by all queues that hold it: one pointer, and one allocation; with a
+/// long body two.
 #[derive(Clone, Debug)]
 pub struct Message(ThinArc<Cuts, u8>);
 

@@ -277,3 +277,23 @@ fn in_company(next: Tick, now: Tick) -> Tick {
 fn gone(error: &io::Error) -> Hangup {
     Hangup { reason: format!("socket error: {error}"), linger_ms: 0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_near_is_met_in_time_and_what_is_far_never_early_and_not_much_later() {
+        let now = Tick(1_000_000);
+        for wait in [0, 1, 1_999] {
+            assert_eq!(in_company(now + wait, now), now + wait);
+        }
+        let far: Vec<_> = (2_000..7_000).map(|wait| in_company(now + wait, now).since(now + wait)).collect();
+        assert!(far.iter().all(|late| *late < 128), "{far:?}");
+        let moments =
+            (2_000..7_000).map(|wait| in_company(now + wait, now).0).collect::<std::collections::BTreeSet<_>>();
+        assert!(moments.len() <= 5_000 / 128 + 2, "{}", moments.len());
+        assert!((2_000..7_000).all(|wait| in_company(now + wait, now) >= now + wait));
+        assert_eq!(in_company(Tick::NEVER, now), Tick::NEVER);
+    }
+}
