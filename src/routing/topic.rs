@@ -95,9 +95,14 @@ impl<'a> Words<'a> {
     }
 }
 
+type Others<T> = HashMap<Box<[u8]>, Box<Node<T>>, RandomState>;
+
+/// Most nodes lead on by one word: it stands in the node itself. In a large trie each look elsewhere waits for memory.
 #[derive(Clone, Debug)]
 struct Node<T> {
-    words: HashMap<Box<[u8]>, Box<Node<T>>, RandomState>,
+    word: Option<(Box<[u8]>, Box<Node<T>>)>,
+    /// All words but that one.
+    others: Option<Box<Others<T>>>,
     star: Option<Box<Node<T>>>,
     hash: Option<Box<Node<T>>>,
     targets: Bag<T>,
@@ -105,35 +110,51 @@ struct Node<T> {
 
 impl<T> Default for Node<T> {
     fn default() -> Self {
-        Node { words: HashMap::default(), star: None, hash: None, targets: Bag::default() }
+        Node { word: None, others: None, star: None, hash: None, targets: Bag::default() }
     }
 }
 
 impl<T: PartialEq> Node<T> {
+    fn child(&self, word: &[u8]) -> Option<&Node<T>> {
+        match &self.word {
+            Some((first, child)) if **first == *word => Some(child),
+            _ => self.others.as_ref()?.get(word).map(Box::as_ref),
+        }
+    }
+
     fn child_or_new(&mut self, word: &[u8]) -> &mut Node<T> {
+        let Self { word: first, others, star, hash, .. } = self;
+        let is_first = first.as_ref().map_or(others.is_none(), |(first, _)| **first == *word);
         match word {
-            b"*" => self.star.get_or_insert_default(),
-            b"#" => self.hash.get_or_insert_default(),
-            _ => self.words.entry_ref(word).or_default(),
+            b"*" => star.get_or_insert_default(),
+            b"#" => hash.get_or_insert_default(),
+            _ if is_first => &mut first.get_or_insert_with(|| (word.into(), Box::default())).1,
+            _ => others.get_or_insert_default().entry_ref(word).or_default(),
         }
     }
 
     fn child_mut(&mut self, word: &[u8]) -> Option<&mut Node<T>> {
-        match word {
-            b"*" => self.star.as_deref_mut(),
-            b"#" => self.hash.as_deref_mut(),
-            _ => self.words.get_mut(word).map(Box::as_mut),
+        let Self { word: first, others, star, hash, .. } = self;
+        match (word, first) {
+            (b"*", _) => star.as_deref_mut(),
+            (b"#", _) => hash.as_deref_mut(),
+            (_, Some((first, child))) if **first == *word => Some(child),
+            _ => others.as_mut()?.get_mut(word).map(Box::as_mut),
         }
     }
 
     fn remove_child(&mut self, word: &[u8]) {
-        match word {
-            b"*" => self.star = None,
-            b"#" => self.hash = None,
+        match (word, &self.word) {
+            (b"*", _) => self.star = None,
+            (b"#", _) => self.hash = None,
+            (_, Some((first, _))) if **first == *word => self.word = None,
             _ => {
-                self.words.remove(word);
-                if bag::wasteful(self.words.len(), self.words.capacity()) {
-                    self.words.shrink_to(self.words.len() * 2);
+                let Some(others) = &mut self.others else { return };
+                others.remove(word);
+                if others.is_empty() {
+                    self.others = None;
+                } else if bag::wasteful(others.len(), others.capacity()) {
+                    others.shrink_to(others.len() * 2);
                 }
             }
         }
@@ -155,7 +176,7 @@ impl<T: PartialEq> Node<T> {
     }
 
     fn is_leaf(&self) -> bool {
-        self.words.is_empty() && self.star.is_none() && self.hash.is_none()
+        self.word.is_none() && self.others.is_none() && self.star.is_none() && self.hash.is_none()
     }
 }
 
@@ -175,7 +196,7 @@ impl<T: PartialEq> Walk<'_, T> {
             node.targets.each(self.each);
             return;
         };
-        if let Some(child) = node.words.get(word) {
+        if let Some(child) = node.child(word) {
             self.node(child, rest, below_hash);
         }
         if let Some(star) = &node.star {
@@ -332,6 +353,32 @@ mod tests {
                 .collect();
             // Equal, not merely equal as sets: a binding is reported once.
             prop_assert_eq!(found(&topic, &key), expected);
+        }
+
+        #[test]
+        fn agrees_with_it_when_bindings_come_and_go(
+            steps in proptest::collection::vec(("([abcd*#]\\.){0,2}[abcd*#]", any::<bool>()), 1..40),
+            key in "([abcd]\\.){0,2}[abcd]",
+        ) {
+            let (mut topic, mut bound) = (Topic::new(), Vec::new());
+            for (pattern, bind) in &steps {
+                if *bind {
+                    topic.bind(pattern.as_bytes(), pattern.as_str());
+                    bound.push(pattern.as_str());
+                } else if let Some(at) = bound.iter().position(|other| other == pattern) {
+                    topic.unbind(pattern.as_bytes(), &bound.swap_remove(at));
+                } else if let Some(gone) = bound.pop() {
+                    topic.unbind(gone.as_bytes(), &gone);
+                }
+                let mut found = Vec::new();
+                topic.route(key.as_bytes(), &mut |target| found.push(*target));
+                let mut expected: Vec<_> =
+                    bound.iter().copied().filter(|pattern| matches(&split(pattern), &split(&key))).collect();
+                found.sort_unstable();
+                expected.sort_unstable();
+                prop_assert_eq!(found, expected);
+                prop_assert_eq!((topic.len(), topic.root.is_leaf()), (bound.len(), bound.is_empty()));
+            }
         }
     }
 }
