@@ -97,10 +97,12 @@ impl<'a> Words<'a> {
 
 type Others<T> = HashMap<Box<[u8]>, Box<Node<T>>, RandomState>;
 
+type Way<T> = (Box<[u8]>, Box<Node<T>>);
+
 /// Most nodes lead on by one word: it stands in the node itself. In a large trie each look elsewhere waits for memory.
 #[derive(Clone, Debug)]
 struct Node<T> {
-    word: Option<(Box<[u8]>, Box<Node<T>>)>,
+    word: Option<Way<T>>,
     /// All words but that one.
     others: Option<Box<Others<T>>>,
     star: Option<Box<Node<T>>>,
