@@ -257,11 +257,13 @@ impl Reader {
     }
 }
 
-/// Sets the alarm clock, unless it will ring before anyway: it may ring early, and is set again then.
+/// Sets the alarm clock. It may ring early, by less than it takes to set it every time, and is set again then.
 fn rouse_at(mut sleep: Pin<&mut Sleep>, next: Tick, now: Tick) {
     const FAR: Duration = Duration::from_secs(3600);
+    const EARLY: Duration = Duration::from_millis(200);
     let deadline = Instant::now() + Duration::from_millis(in_company(next, now).since(now)).min(FAR);
-    if sleep.is_elapsed() || deadline < sleep.deadline() {
+    let set = sleep.deadline();
+    if deadline < set || deadline > set + EARLY || sleep.is_elapsed() {
         sleep.as_mut().reset(deadline);
     }
 }

@@ -52,6 +52,7 @@ pub struct Session {
     touched: Touched,
     /// When the peer last sent anything.
     heard: Tick,
+    /// From when on a peer that is heard gets a heartbeat; one that is not gets it a little later.
     next_heartbeat: Tick,
     held: bool,
 }
@@ -138,6 +139,9 @@ impl Session {
             if let Err(fault) = settled {
                 self.close(fault, now);
             }
+        }
+        if now >= self.next_heartbeat {
+            self.beat(now);
         }
         self.touched.wake();
         outcome
@@ -305,7 +309,7 @@ impl Session {
             }
             Step::Tuned { frame_max, heartbeat_ms } => {
                 self.outbox.lock().set_frame_max(frame_max);
-                self.next_heartbeat = if heartbeat_ms == 0 { Tick::NEVER } else { now + heartbeat_ms / 2 };
+                self.next_heartbeat = if heartbeat_ms == 0 { Tick::NEVER } else { now + beat_after(heartbeat_ms) };
             }
             Step::Open(opened) => {
                 let running = Running::new(opened, Arc::clone(&self.node), Arc::clone(&self.outbox), self.number);
@@ -366,11 +370,9 @@ impl Session {
         if interval_ms == 0 {
             return Ok(Tick::NEVER);
         }
-        if now >= self.next_heartbeat {
-            let mut inner = self.outbox.lock();
-            inner.heartbeat();
-            self.touched.add(&self.outbox, &mut inner);
-            self.next_heartbeat = now + interval_ms / 2;
+        let patience = interval_ms / 8;
+        if now >= self.next_heartbeat + patience {
+            self.beat(now);
         }
         if self.held {
             self.heard = now;
@@ -381,7 +383,19 @@ impl Session {
             let reason = format!("missed heartbeats from client, timeout: {seconds}s");
             return Err(Hangup { reason, linger_ms: 0 });
         }
-        Ok(silent_until.min(self.next_heartbeat))
+        Ok(silent_until.min(self.next_heartbeat + patience))
+    }
+
+    fn beat(&mut self, now: Tick) {
+        let interval_ms = match &self.stage {
+            Stage::Handshake { handshake, .. } => handshake.heartbeat_ms(),
+            Stage::Running(running) => running.heartbeat_ms(),
+            Stage::Header { .. } | Stage::Closing { .. } | Stage::Ended { .. } => return,
+        };
+        let mut inner = self.outbox.lock();
+        inner.heartbeat();
+        self.touched.add(&self.outbox, &mut inner);
+        self.next_heartbeat = now + beat_after(interval_ms);
     }
 
     fn say_close(&mut self, fault: &Fault) {
@@ -394,6 +408,12 @@ impl Session {
         inner.reply(0, reply);
         self.touched.add(&self.outbox, &mut inner);
     }
+}
+
+/// How long after a heartbeat the next may go out, in ms. It is due every half interval, and so is the peer's, which mostly is
+/// heard an eighth of that before or after: then it is answered, and one wake serves both ways.
+fn beat_after(interval_ms: u64) -> u64 {
+    interval_ms / 2 - interval_ms / 16
 }
 
 mod tests;

@@ -87,8 +87,13 @@ fn node(config: Config) -> Arc<Node> {
 }
 
 impl Client {
-    /// A connection with channel 1 open.
+    /// A connection with channel 1 open, without heartbeats.
     fn connect(node: &Arc<Node>) -> Client {
+        Client::connect_beating(node, 0)
+    }
+
+    /// The same, with heartbeats of so many seconds.
+    fn connect_beating(node: &Arc<Node>, heartbeat: u16) -> Client {
         let peer = ([127, 0, 0, 1], 50_000).into();
         let session = Session::new(Arc::clone(node), peer, Tick(0));
         let mut client = Client { session, last: Vec::new(), bodies: Vec::new() };
@@ -97,7 +102,11 @@ impl Client {
         client.say(&[
             b"AMQP\0\0\x09\x01".to_vec(),
             method(0, CONNECTION_START_OK, &[&long(&properties), &short("PLAIN"), &long(GUEST), &short("en_US")]),
-            method(0, CONNECTION_TUNE_OK, &[&2047u16.to_be_bytes(), &131_072u32.to_be_bytes(), b"\0\0"]),
+            method(
+                0,
+                CONNECTION_TUNE_OK,
+                &[&2047u16.to_be_bytes(), &131_072u32.to_be_bytes(), &heartbeat.to_be_bytes()],
+            ),
             method(0, CONNECTION_OPEN, &[&short("/"), b"\0\0"]),
             open(1),
         ]);
@@ -284,4 +293,27 @@ fn a_consumer_that_comes_and_goes_while_nothing_is_written_costs_no_memory() {
     let stalled = client.session.outbox().lock().take_errands().stalled;
     // One slot still has deliveries outstanding, the other one was used again and again.
     assert!(stalled.len() <= 2, "{stalled:?}");
+}
+
+#[test]
+fn a_heartbeat_answers_the_peers_if_it_is_nearly_due_and_else_waits_an_eighth() {
+    let node = node(Config::default());
+    let mut client = Client::connect_beating(&node, 16);
+    let beat = frame(frame::HEARTBEAT, 0, &[]);
+    let said = |client: &mut Client| {
+        let mut octets = Vec::new();
+        client.session.outbox().take(&mut octets);
+        octets
+    };
+    assert_eq!(client.session.tick(Tick(0)), Ok(Tick(9_000)));
+    assert_eq!(client.session.receive(&beat, Tick(6_999)), Ok(beat.len()));
+    assert_eq!(said(&mut client), b"");
+    assert_eq!(client.session.receive(&beat, Tick(7_000)), Ok(beat.len()));
+    assert_eq!(said(&mut client), beat);
+    assert_eq!(client.session.tick(Tick(15_999)), Ok(Tick(16_000)));
+    assert_eq!(said(&mut client), b"");
+    assert_eq!(client.session.tick(Tick(16_000)), Ok(Tick(25_000)));
+    assert_eq!(said(&mut client), beat);
+    assert_eq!(client.session.tick(Tick(38_999)), Ok(Tick(39_000)), "two intervals after it was heard");
+    assert!(client.session.tick(Tick(39_000)).is_err());
 }
