@@ -4,7 +4,7 @@ use divan::{Bencher, black_box};
 use leveret::broker::exchanges::Bind;
 use leveret::broker::queues::QueueDeclare;
 use leveret::broker::vhost::Vhost;
-use leveret::counters::Counters;
+use leveret::queue::shared::Shared;
 use leveret::session::routes::{Known, Routes};
 use leveret::wire::name::Name;
 use leveret::wire::table::Table;
@@ -20,7 +20,7 @@ fn main() {
 
 /// One queue, bound to `amq.topic`.
 fn vhost() -> Vhost {
-    let vhost = Vhost::new(Name::from_static("/"), Arc::new(Counters::default()));
+    let vhost = Vhost::new(Name::from_static("/"), Arc::new(Shared::default()));
     let arguments = Table::empty();
     let declare = QueueDeclare { name: b"q", durable: false, exclusive: false, auto_delete: false, arguments };
     assert!(vhost.declare_queue(declare, 1).is_ok());

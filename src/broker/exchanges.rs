@@ -258,12 +258,12 @@ fn refuse_default(name: &[u8]) -> Result<(), Fault> {
 mod tests {
     use super::*;
     use crate::broker::queues::QueueDeclare;
-    use crate::counters::Counters;
+    use crate::queue::shared::Shared;
     use crate::wire::table_builder::TableBuilder;
     use std::sync::Arc;
 
     fn vhost() -> Vhost {
-        Vhost::new(Name::from_static("/"), Arc::new(Counters::default()))
+        Vhost::new(Name::from_static("/"), Arc::new(Shared::default()))
     }
 
     fn text<T>(outcome: Result<T, Fault>) -> String {

@@ -7,6 +7,7 @@ use crate::broker::vhost::Vhost;
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::outbox::Outbox;
+use crate::queue::shared::Shared;
 use crate::wire::fault::Fault;
 use crate::wire::name::Name;
 use crate::wire::table_builder::TableBuilder;
@@ -31,7 +32,7 @@ const CAPABILITIES: [&str; 9] = [
 #[derive(Debug)]
 pub struct Node {
     config: Config,
-    counters: Arc<Counters>,
+    shared: Arc<Shared>,
     vhosts: HashMap<Name, Arc<Vhost>>,
     access: Access,
     alarms: Alarms,
@@ -42,20 +43,20 @@ pub struct Node {
 impl Node {
     /// The broker that `config` describes.
     pub fn new(config: Config) -> Self {
-        let counters = Arc::new(Counters::default());
+        let shared = Arc::new(Shared::default());
         let mut vhosts = HashMap::new();
         for name in std::iter::once(&config.default_vhost).chain(&config.vhosts) {
             if let Some(name) = Name::new(name.as_bytes()) {
-                let vhost = Vhost::new(name.clone(), Arc::clone(&counters));
+                let vhost = Vhost::new(name.clone(), Arc::clone(&shared));
                 vhosts.entry(name).or_insert_with(|| Arc::new(vhost));
             }
         }
         Self {
             access: Access::new(&config),
-            alarms: Alarms::new(Arc::clone(&counters), config.memory_high_watermark),
+            alarms: Alarms::new(Arc::clone(shared.counters()), config.memory_high_watermark),
             server_properties: server_properties(&config),
             vhosts,
-            counters,
+            shared,
             config,
             connections: Mutex::default(),
         }
@@ -68,7 +69,7 @@ impl Node {
 
     /// The counters.
     pub fn counters(&self) -> &Counters {
-        &self.counters
+        self.shared.counters()
     }
 
     /// Users.
@@ -93,7 +94,7 @@ impl Node {
 
     /// Puts a connection on the list; its number.
     pub fn enlist(&self, outbox: &Arc<Outbox>) -> u64 {
-        let number = self.counters.next_connection();
+        let number = self.shared.counters().next_connection();
         self.connections.lock().insert(number, Arc::clone(outbox));
         number
     }

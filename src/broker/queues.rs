@@ -65,7 +65,7 @@ impl Vhost {
             kind,
             arguments: OwnedTable::from(declare.arguments),
         };
-        names.add_queue(Arc::new(Queue::new(declared, Arc::clone(self.counters()))));
+        names.add_queue(Arc::new(Queue::new(declared, Arc::clone(self.shared()))));
         // The log may be slow: nobody has to wait for it.
         drop(names);
         warn_of_what_has_no_effect(&name, kind, declare.arguments);
@@ -189,13 +189,13 @@ fn warn_of_what_has_no_effect(queue: &Name, kind: QueueType, arguments: Table<'_
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counters::Counters;
     use crate::message::Publication;
     use crate::outbox::Touched;
+    use crate::queue::shared::Shared;
     use crate::wire::table_builder::TableBuilder;
 
     fn vhost() -> Vhost {
-        Vhost::new(Name::from_static("/"), Arc::new(Counters::default()))
+        Vhost::new(Name::from_static("/"), Arc::new(Shared::default()))
     }
 
     fn text<T>(outcome: Result<T, Fault>) -> String {
@@ -266,13 +266,13 @@ mod tests {
         let queue = vhost.usable_queue(b"q", 1).unwrap();
         let message = Publication { route: b"\0\0", properties: b"\0\0", body: b"" }.keep(1);
         queue.publish(&mut vec![message.clone(), message.clone()], &mut Touched::default());
-        assert!(vhost.counters().memory() > 0);
+        assert!(vhost.shared().counters().memory() > 0);
         let refused = "406 PRECONDITION_FAILED - queue 'q' in vhost '/' not empty";
         assert_eq!(text(vhost.delete_queue(b"q", 1, false, true)), refused);
         assert_eq!(vhost.delete_queue(b"q", 1, true, false).ok(), Some(2));
         assert_eq!(vhost.delete_queue(b"q", 1, true, true).ok(), Some(0));
-        assert!(queue.is_ended() && vhost.counters().memory() == 0);
+        assert!(queue.is_ended() && vhost.shared().counters().memory() == 0);
         queue.publish(&mut vec![message], &mut Touched::default());
-        assert_eq!((queue.counts().messages, vhost.counters().memory()), (0, 0));
+        assert_eq!((queue.counts().messages, vhost.shared().counters().memory()), (0, 0));
     }
 }

@@ -316,9 +316,9 @@ fn criteria_of(kind: Kind, arguments: &OwnedTable) -> Option<Criteria> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counters::Counters;
     use crate::queue::Declared;
     use crate::queue::arguments::QueueType;
+    use crate::queue::shared::Shared;
     use crate::routing::headers::NoHeaders;
     use crate::wire::table_builder::TableBuilder;
 
@@ -342,7 +342,7 @@ mod tests {
             kind: QueueType::Classic,
             arguments: OwnedTable::default(),
         };
-        names.add_queue(Arc::new(Queue::new(declared, Arc::new(Counters::default()))));
+        names.add_queue(Arc::new(Queue::new(declared, Arc::new(Shared::default()))));
     }
 
     fn binding(source: &str, destination: Destination, key: &str) -> Binding {

@@ -6,10 +6,10 @@
 use crate::broker::replies::Replies;
 use crate::broker::resource::Resource;
 use crate::broker::topology::{self, Routed, Topology};
-use crate::counters::Counters;
 use crate::limits;
 use crate::queue::Queue;
 use crate::queue::core::Core;
+use crate::queue::shared::Shared;
 use crate::routing::headers::Headers;
 use crate::wire::fault::{Code, Fault};
 use crate::wire::name::Name;
@@ -25,7 +25,7 @@ pub struct Vhost {
     topology: RwLock<Topology>,
     version: AtomicU64,
     replies: Replies,
-    counters: Arc<Counters>,
+    shared: Arc<Shared>,
 }
 
 /// What publishing to an exchange with some key comes to.
@@ -43,9 +43,9 @@ pub enum Route {
 
 impl Vhost {
     /// A virtual host with the exchanges that are always there.
-    pub fn new(name: Name, counters: Arc<Counters>) -> Self {
+    pub fn new(name: Name, shared: Arc<Shared>) -> Self {
         let topology = RwLock::new(topology::predeclared());
-        Self { name, topology, version: AtomicU64::new(0), replies: Replies::default(), counters }
+        Self { name, topology, version: AtomicU64::new(0), replies: Replies::default(), shared }
     }
 
     /// Its name.
@@ -58,9 +58,9 @@ impl Vhost {
         &self.replies
     }
 
-    /// The counters that its queues book on.
-    pub fn counters(&self) -> &Arc<Counters> {
-        &self.counters
+    /// What its queues share with those of other virtual hosts.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Changes whenever a route may have changed.

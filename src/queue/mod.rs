@@ -7,8 +7,8 @@ pub mod arguments;
 pub mod consumers;
 pub mod core;
 pub mod lanes;
+pub mod shared;
 
-use crate::counters::Counters;
 use crate::limits;
 use crate::message::Message;
 use crate::outbox::{Address, Inner, Outbox, Outcome, Touched};
@@ -16,6 +16,7 @@ use crate::queue::arguments::QueueType;
 use crate::queue::consumers::{ConsumerKey, Terms};
 use crate::queue::core::Core;
 use crate::queue::lanes::Entry;
+use crate::queue::shared::Shared;
 use crate::wire::name::Name;
 use crate::wire::table::OwnedTable;
 use parking_lot::{Mutex, MutexGuard};
@@ -42,7 +43,8 @@ pub struct Declared {
 #[derive(Debug)]
 pub struct Queue {
     declared: Declared,
-    counters: Arc<Counters>,
+    number: u64,
+    shared: Arc<Shared>,
     state: Mutex<State>,
 }
 
@@ -80,8 +82,13 @@ pub struct Counts {
 
 impl Queue {
     /// A new, empty queue.
-    pub fn new(declared: Declared, counters: Arc<Counters>) -> Self {
-        Self { declared, counters, state: Mutex::default() }
+    pub fn new(declared: Declared, shared: Arc<Shared>) -> Self {
+        Self { declared, number: shared.next_number(), shared, state: Mutex::default() }
+    }
+
+    /// The number by which the journal knows it.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// What it was declared as.
@@ -208,7 +215,7 @@ impl Queue {
 
     fn hold(&self) -> Hold<'_> {
         let state = self.state.lock();
-        Hold { charged: state.core.charge(), counters: &self.counters, state }
+        Hold { charged: state.core.charge(), shared: &self.shared, state }
     }
 
     /// Hands out what can be handed out, with the lock let go between runs so that others get their turn.
@@ -223,13 +230,13 @@ impl Queue {
 /// The queue's lock; when it is let go, memory in use is booked.
 struct Hold<'a> {
     charged: u64,
-    counters: &'a Counters,
+    shared: &'a Shared,
     state: MutexGuard<'a, State>,
 }
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        self.counters.book_memory(self.charged, self.state.core.charge());
+        self.shared.counters().book_memory(self.charged, self.state.core.charge());
     }
 }
 

@@ -212,16 +212,16 @@ impl Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counters::Counters;
     use crate::queue::Declared;
     use crate::queue::arguments::QueueType;
+    use crate::queue::shared::Shared;
     use crate::wire::table::OwnedTable;
 
     fn queue(name: &'static str) -> Arc<Queue> {
         let name = Name::from_static(name);
         let (kind, arguments) = (QueueType::Classic, OwnedTable::default());
         let declared = Declared { name, durable: false, owner: None, auto_delete: false, kind, arguments };
-        Arc::new(Queue::new(declared, Arc::new(Counters::default())))
+        Arc::new(Queue::new(declared, Arc::new(Shared::default())))
     }
 
     fn fetched(slot: u32) -> Unsettled {

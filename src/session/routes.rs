@@ -86,7 +86,7 @@ mod tests {
     use super::*;
     use crate::broker::exchanges::Bind;
     use crate::broker::queues::QueueDeclare;
-    use crate::counters::Counters;
+    use crate::queue::shared::Shared;
     use crate::wire::name::Name;
     use crate::wire::table::Table;
 
@@ -97,7 +97,7 @@ mod tests {
     }
 
     fn vhost() -> Vhost {
-        Vhost::new(Name::from_static("/"), Arc::new(Counters::default()))
+        Vhost::new(Name::from_static("/"), Arc::new(Shared::default()))
     }
 
     fn find<'a>(routes: &'a mut Routes, vhost: &Vhost, exchange: &str, key: &str) -> &'a Known {

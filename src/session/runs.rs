@@ -61,10 +61,10 @@ impl Runs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counters::Counters;
     use crate::message::Publication;
     use crate::queue::Declared;
     use crate::queue::arguments::QueueType;
+    use crate::queue::shared::Shared;
     use crate::wire::name::Name;
     use crate::wire::table::OwnedTable;
 
@@ -72,7 +72,7 @@ mod tests {
         let name = Name::from_static(name);
         let (kind, arguments) = (QueueType::Classic, OwnedTable::default());
         let declared = Declared { name, durable: false, owner: None, auto_delete: false, kind, arguments };
-        Arc::new(Queue::new(declared, Arc::new(Counters::default())))
+        Arc::new(Queue::new(declared, Arc::new(Shared::default())))
     }
 
     fn message(n: usize) -> Message {

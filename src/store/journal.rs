@@ -16,9 +16,9 @@
 //! publishers is to stop reading until it is told.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::{fmt, io};
 
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
@@ -142,6 +142,15 @@ pub enum Step {
 enum Trouble {
     NoSpace,
     Failed(Failure),
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal")
+            .field("durable", &self.durable())
+            .field("failure", &self.failure)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Journal {
