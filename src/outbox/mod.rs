@@ -10,9 +10,12 @@ pub mod ledger;
 use crate::limits;
 use crate::message::Message;
 use crate::outbox::ledger::{Ledger, Unsettled};
+use crate::store::error::Failure;
+use crate::store::journal::OnDurable;
+use crate::store::position::Position;
 use crate::wire::encode_content::{self, Content};
 use crate::wire::encode_reply::{self, Reply};
-use crate::wire::fault::Fault;
+use crate::wire::fault::{Code, Fault};
 use crate::wire::name::Name;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeSet;
@@ -290,6 +293,16 @@ impl Outbox {
         drop(inner);
         let written = line.try_write(&octets);
         self.lock().written_directly(octets, written)
+    }
+}
+
+impl OnDurable for Outbox {
+    fn durable(&self, _: Position) {
+        self.ring_owner();
+    }
+
+    fn failed(&self, failure: &Failure) {
+        self.ask_to_close(Fault::new(Code::InternalError, format_args!("the store has failed: {failure}")));
     }
 }
 

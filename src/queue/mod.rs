@@ -17,6 +17,7 @@ use crate::queue::consumers::{ConsumerKey, Terms};
 use crate::queue::core::Core;
 use crate::queue::lanes::Entry;
 use crate::queue::shared::Shared;
+use crate::store::recovery::QueueState;
 use crate::wire::name::Name;
 use crate::wire::table::OwnedTable;
 use parking_lot::{Mutex, MutexGuard};
@@ -84,6 +85,12 @@ impl Queue {
     /// A new, empty queue.
     pub fn new(declared: Declared, shared: Arc<Shared>) -> Self {
         Self { declared, number: shared.next_number(), shared, state: Mutex::default() }
+    }
+
+    /// A durable queue as the journal has kept it.
+    pub fn recovered(declared: Declared, state: &QueueState, shared: Arc<Shared>) -> Self {
+        let number = state.queue;
+        Self { declared, number, shared, state: Mutex::default() }
     }
 
     /// The number by which the journal knows it.
