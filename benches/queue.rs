@@ -4,6 +4,7 @@ use divan::{Bencher, black_box};
 use leveret::message::{Message, Publication};
 use leveret::queue::consumers::Terms;
 use leveret::queue::core::Core;
+use leveret::queue::leaving::{Kept, Leaving};
 
 /// The program's.
 #[global_allocator]
@@ -14,7 +15,7 @@ fn main() {
 }
 
 fn message() -> Message {
-    Publication { route: b"\0\x06orders", properties: b"\x10\0\x01", body: &[b'x'; 16] }.keep(1)
+    Publication { route: b"\0\x06orders", properties: b"\x10\0\x01", body: &[b'x'; 16], persistent: false }.keep(1)
 }
 
 /// A core with one consumer and so many messages, handed out where the consumer has to acknowledge them.
@@ -22,7 +23,7 @@ fn core(no_ack: bool, messages: usize) -> Core {
     let mut core = Core::default();
     core.consume(Terms { no_ack, ..Terms::default() });
     for _ in 0..messages {
-        core.enqueue(message());
+        core.enqueue(message(), Kept::Nowhere);
         deliver(&mut core);
     }
     core
@@ -32,7 +33,7 @@ fn core(no_ack: bool, messages: usize) -> Core {
 fn deliver(core: &mut Core) -> u64 {
     let Some((key, entry)) = core.next_delivery() else { return u64::MAX };
     let seq = black_box(entry).seq;
-    core.delivered(key);
+    core.delivered(key, &mut Leaving::default());
     seq
 }
 
@@ -45,9 +46,9 @@ fn bench(bencher: Bencher<'_, '_>, mut work: impl FnMut(Message) -> u64) {
 fn enqueue(bencher: Bencher<'_, '_>) {
     let mut core = core(true, 0);
     bench(bencher, |message| {
-        core.enqueue(message);
+        core.enqueue(message, Kept::Nowhere);
         if core.ready() == 100_000 {
-            core.purge();
+            core.purge(&mut Leaving::default());
         }
         0
     });
@@ -57,7 +58,7 @@ fn enqueue(bencher: Bencher<'_, '_>) {
 fn enqueue_deliver(bencher: Bencher<'_, '_>) {
     let mut core = core(true, 0);
     bench(bencher, |message| {
-        core.enqueue(message);
+        core.enqueue(message, Kept::Nowhere);
         deliver(&mut core)
     });
 }
@@ -67,9 +68,9 @@ fn enqueue_deliver(bencher: Bencher<'_, '_>) {
 fn enqueue_deliver_settle_behind(bencher: Bencher<'_, '_>, outstanding: u64) {
     let mut core = core(false, outstanding as usize);
     bench(bencher, |message| {
-        core.enqueue(message);
+        core.enqueue(message, Kept::Nowhere);
         let seq = deliver(&mut core);
-        core.settle(seq - outstanding);
+        core.settle(seq - outstanding, &mut Leaving::default());
         seq
     });
 }
@@ -78,7 +79,7 @@ fn enqueue_deliver_settle_behind(bencher: Bencher<'_, '_>, outstanding: u64) {
 #[divan::bench(sample_size = 1000, args = [0, 1_000])]
 fn deliver_requeue_before(bencher: Bencher<'_, '_>, returned: u64) {
     let mut core = core(false, returned as usize + 1);
-    (0..=returned).for_each(|seq| core.requeue(seq));
+    (1..=returned + 1).for_each(|seq| core.requeue(seq));
     bencher.bench_local(|| {
         let seq = deliver(&mut core);
         core.requeue(seq);

@@ -23,6 +23,8 @@ pub struct Publication<'a> {
     pub properties: &'a [u8],
     /// The body, whole.
     pub body: &'a [u8],
+    /// A durable queue keeps it across a restart.
+    pub persistent: bool,
 }
 
 impl Publication<'_> {
@@ -34,6 +36,7 @@ impl Publication<'_> {
             body: apart.then(|| Box::from(self.body)),
             properties_at: self.route.len() as u32,
             body_at: head as u32,
+            persistent: self.persistent,
             charge: ((head + self.body.len()) / holders.max(1) + ENTRY_OCTETS) as u32,
         };
         let rest = if apart { &[] } else { self.body };
@@ -63,6 +66,7 @@ struct Cuts {
     properties_at: u32,
     body_at: u32,
     charge: u32,
+    persistent: bool,
 }
 
 impl Message {
@@ -90,9 +94,20 @@ impl Message {
         u64::from(self.cuts().charge)
     }
 
+    /// Whether a durable queue keeps it across a restart.
+    pub fn is_persistent(&self) -> bool {
+        self.cuts().persistent
+    }
+
+    /// What tells it from all other messages that are held now, though they may look the same.
+    pub fn address(&self) -> usize {
+        self.0.heap_ptr().addr()
+    }
+
     /// The parts, borrowed.
     pub fn publication(&self) -> Publication<'_> {
-        Publication { route: self.route(), properties: self.properties(), body: self.body() }
+        let persistent = self.is_persistent();
+        Publication { route: self.route(), properties: self.properties(), body: self.body(), persistent }
     }
 
     fn cuts(&self) -> &Cuts {
@@ -108,7 +123,8 @@ mod tests {
     fn keeps_the_three_parts_apart() {
         for size in [0, 1, BODY_APART - 1, BODY_APART, 100_000] {
             let body: Vec<u8> = (0..size).map(|at| at as u8).collect();
-            let message = Publication { route: b"\x01x\x01k", properties: b"\x10\0\x02", body: &body }.keep(1);
+            let message =
+                Publication { route: b"\x01x\x01k", properties: b"\x10\0\x02", body: &body, persistent: false }.keep(1);
             assert_eq!(message.route(), b"\x01x\x01k");
             assert_eq!(message.properties(), b"\x10\0\x02");
             assert_eq!(message.body(), body);
@@ -117,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_shared_message_is_charged_to_its_holders_in_parts() {
-        let publication = Publication { route: b"\0\0", properties: b"\0\0", body: &[0; 10_000] };
+        let publication = Publication { route: b"\0\0", properties: b"\0\0", body: &[0; 10_000], persistent: false };
         assert!(publication.keep(10).charge() * 10 < publication.keep(1).charge() * 2);
     }
 }

@@ -264,7 +264,7 @@ mod tests {
         let vhost = vhost();
         vhost.declare_queue(declare(b"q"), 1).unwrap();
         let queue = vhost.usable_queue(b"q", 1).unwrap();
-        let message = Publication { route: b"\0\0", properties: b"\0\0", body: b"" }.keep(1);
+        let message = Publication { route: b"\0\0", properties: b"\0\0", body: b"", persistent: false }.keep(1);
         queue.publish(&mut vec![message.clone(), message.clone()], &mut Touched::default());
         assert!(vhost.shared().counters().memory() > 0);
         let refused = "406 PRECONDITION_FAILED - queue 'q' in vhost '/' not empty";

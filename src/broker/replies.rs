@@ -62,7 +62,7 @@ mod tests {
     fn a_reply_reaches_its_channel_until_that_waits_no_more() {
         let (replies, outbox, mut touched) = (Replies::default(), Arc::new(Outbox::default()), Touched::default());
         let name = Name::from_static("amq.rabbitmq.reply-to.x");
-        let message = Publication { route: b"\0\0", properties: b"\0\0", body: b"pong" }.keep(1);
+        let message = Publication { route: b"\0\0", properties: b"\0\0", body: b"pong", persistent: false }.keep(1);
         let address = Address { channel: 1, slot: u32::MAX, tag: Name::from_static("t"), no_ack: true };
         outbox.lock().open_channel(1);
         replies.add(name.clone(), &outbox, address);

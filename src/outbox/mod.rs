@@ -474,7 +474,7 @@ mod tests {
     use crate::message::Publication;
 
     fn message(size: usize) -> Message {
-        Publication { route: b"\0\0", properties: b"\0\0", body: &vec![0; size] }.keep(1)
+        Publication { route: b"\0\0", properties: b"\0\0", body: &vec![0; size], persistent: false }.keep(1)
     }
 
     fn address(channel: u16, slot: u32) -> Address {

@@ -3,16 +3,20 @@
 
 use crate::message::Message;
 use crate::queue::consumers::{ConsumerKey, Consumers, Terms};
-use crate::queue::lanes::{Entry, Lanes};
+use crate::queue::lanes::{Deep, Entry, Lanes};
+use crate::queue::leaving::{Kept, Leaving};
+use crate::store::list::Run;
 use crate::window::Window;
 
 /// Ready and handed-out messages, and the consumers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Core {
     lanes: Lanes,
     unsettled: Window<Held>,
     consumers: Consumers,
     next_seq: u64,
+    /// Messages up to this position may have been handed out.
+    handed_out: u64,
     charge: u64,
     had_consumer: bool,
 }
@@ -25,12 +29,70 @@ struct Held {
     consumer: Option<ConsumerKey>,
 }
 
+impl Default for Core {
+    fn default() -> Self {
+        Self {
+            lanes: Lanes::default(),
+            unsettled: Window::default(),
+            consumers: Consumers::default(),
+            next_seq: FIRST_SEQ,
+            handed_out: 0,
+            charge: 0,
+            had_consumer: false,
+        }
+    }
+}
+
+/// The position of a queue's first message.
+const FIRST_SEQ: u64 = 1;
+
 impl Core {
-    /// A message comes in.
-    pub fn enqueue(&mut self, message: Message) {
+    /// A queue with messages that are in the journal: so many from `from` on and below `next_seq`; those up to `handed_out`
+    /// may have been handed out.
+    pub fn recovered(from: u64, count: usize, next_seq: u64, handed_out: u64) -> Self {
+        let mut core = Self { next_seq: next_seq.max(FIRST_SEQ), handed_out, ..Self::default() };
+        core.lanes.push_deep(from, count);
+        core
+    }
+
+    /// The position of the next message that comes in.
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// A message comes in. Nothing may be deep.
+    pub fn enqueue(&mut self, message: Message, kept: Kept) {
         self.charge += message.charge();
-        self.lanes.push(Entry { seq: self.next_seq, message, redelivered: false });
+        self.lanes.push(Entry { seq: self.next_seq, message, redelivered: false, kept });
         self.next_seq += 1;
+    }
+
+    /// A message comes in that is in the journal, and stays there only.
+    pub fn enqueue_deep(&mut self) {
+        self.lanes.push_deep(self.next_seq, 1);
+        self.next_seq += 1;
+    }
+
+    /// What is in the journal only.
+    pub fn deep(&self) -> Deep {
+        self.lanes.deep()
+    }
+
+    /// Octets charged for ready messages in memory that were never handed out.
+    pub fn fresh_charge(&self) -> u64 {
+        self.lanes.charge()
+    }
+
+    /// What is deep was read from `from` on: messages with positions and where they are kept. False: it is not asked for any more.
+    pub fn raise(&mut self, from: u64, messages: Vec<(u64, Message, Kept)>) -> bool {
+        let deep = self.lanes.deep();
+        let Some((last, _, _)) = messages.last().filter(|_| deep.count > 0 && deep.from == from) else { return false };
+        let next = last + 1;
+        self.charge += messages.iter().map(|(_, message, _)| message.charge()).sum::<u64>();
+        let handed_out = self.handed_out;
+        let entry = |(seq, message, kept)| Entry { seq, message, redelivered: seq <= handed_out, kept };
+        self.lanes.raise(messages.into_iter().map(entry), next);
+        true
     }
 
     /// The next delivery that can be made: who gets which message.
@@ -40,15 +102,28 @@ impl Core {
     }
 
     /// The delivery that [`Core::next_delivery`] named was made.
-    pub fn delivered(&mut self, key: ConsumerKey) {
+    pub fn delivered(&mut self, key: ConsumerKey, leaving: &mut Leaving) {
         let Some(mut entry) = self.lanes.pop() else { return };
         if self.consumers.no_ack(key) {
             self.charge -= entry.message.charge();
+            leaving.add(entry.seq, entry.kept);
         } else {
             entry.redelivered = true;
-            self.unsettled.insert(entry.seq, Held { entry, consumer: Some(key) });
+            self.hand_out(entry, Some(key));
         }
         self.consumers.delivered(key);
+    }
+
+    fn hand_out(&mut self, entry: Entry, consumer: Option<ConsumerKey>) {
+        if entry.kept == Kept::ForGood {
+            self.handed_out = self.handed_out.max(entry.seq);
+        }
+        self.unsettled.insert(entry.seq, Held { entry, consumer });
+    }
+
+    /// The last position of a message kept for good that was handed out.
+    pub fn handed_out(&self) -> u64 {
+        self.handed_out
     }
 
     /// The connection of this consumer takes no more for now.
@@ -61,22 +136,23 @@ impl Core {
         self.consumers.resume(key);
     }
 
-    /// Takes the next message for basic.get.
-    pub fn get(&mut self, no_ack: bool) -> Option<Entry> {
+    /// Takes the next message for basic.get; none as well if it is deep.
+    pub fn get(&mut self, no_ack: bool, leaving: &mut Leaving) -> Option<Entry> {
         let entry = self.lanes.pop()?;
         if no_ack {
             self.charge -= entry.message.charge();
+            leaving.add(entry.seq, entry.kept);
         } else {
-            let held = Entry { redelivered: true, ..entry.clone() };
-            self.unsettled.insert(entry.seq, Held { entry: held, consumer: None });
+            self.hand_out(Entry { redelivered: true, ..entry.clone() }, None);
         }
         Some(entry)
     }
 
     /// The message at `seq` is done with. A position that nobody has is ignored: the queue was purged of it.
-    pub fn settle(&mut self, seq: u64) {
+    pub fn settle(&mut self, seq: u64, leaving: &mut Leaving) {
         if let Some(held) = self.unsettled.remove(seq) {
             self.charge -= held.entry.message.charge();
+            leaving.add(seq, held.entry.kept);
             self.give_credit(held.consumer);
         }
     }
@@ -110,10 +186,16 @@ impl Core {
     }
 
     /// Drops what is ready; says how many that were.
-    pub fn purge(&mut self) -> usize {
+    pub fn purge(&mut self, leaving: &mut Leaving) -> usize {
         let count = self.lanes.len();
+        let deep = self.lanes.drop_deep();
         while let Some(entry) = self.lanes.pop() {
             self.charge -= entry.message.charge();
+            leaving.add(entry.seq, entry.kept);
+        }
+        if deep.count > 0 {
+            // Nobody has any of what lies there.
+            leaving.for_good.push(Run { first: deep.from, last: self.next_seq - 1 });
         }
         count
     }
@@ -152,16 +234,23 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn message(n: u64) -> Message {
-        Publication { route: b"\0\0", properties: b"\0\0", body: &n.to_be_bytes() }.keep(1)
+        Publication { route: b"\0\0", properties: b"\0\0", body: &n.to_be_bytes(), persistent: false }.keep(1)
     }
 
     fn number(entry: &Entry) -> u64 {
         entry.message.body().try_into().map(u64::from_be_bytes).unwrap_or(u64::MAX)
     }
 
+    /// Every second message is kept for good, every fourth for now. (What is deep and purged leaves as one run.)
+    fn kept(n: u64) -> Kept {
+        [Kept::ForGood, Kept::Nowhere, Kept::ForGood, Kept::ForNow][n as usize % 4]
+    }
+
     #[derive(Debug, Clone)]
     enum Command {
         Enqueue,
+        EnqueueDeep,
+        Raise(usize),
         Deliver,
         Get(bool),
         Settle(usize),
@@ -174,6 +263,8 @@ mod tests {
     fn command() -> impl Strategy<Value = Command> {
         prop_oneof![
             6 => Just(Command::Enqueue),
+            2 => Just(Command::EnqueueDeep),
+            3 => (1usize..4).prop_map(Command::Raise),
             6 => Just(Command::Deliver),
             1 => any::<bool>().prop_map(Command::Get),
             4 => (0usize..8).prop_map(Command::Settle),
@@ -190,6 +281,9 @@ mod tests {
         ready: BTreeSet<u64>,
         held: BTreeSet<u64>,
         seen: BTreeSet<u64>,
+        /// Those of `ready` that are in the journal only.
+        deep: BTreeSet<u64>,
+        gone: BTreeSet<u64>,
         published: u64,
     }
 
@@ -197,28 +291,48 @@ mod tests {
         #[test]
         fn agrees_with_two_sets(commands in proptest::collection::vec(command(), 0..200)) {
             let (mut core, mut model, mut keys) = (Core::default(), Model::default(), Vec::new());
+            let mut leaving = Leaving::default();
             for command in commands {
                 match command {
-                    Command::Enqueue => {
-                        core.enqueue(message(model.published));
+                    Command::Enqueue | Command::EnqueueDeep => {
+                        if matches!(command, Command::EnqueueDeep) || !model.deep.is_empty() {
+                            core.enqueue_deep();
+                            model.deep.insert(model.published);
+                        } else {
+                            core.enqueue(message(model.published), kept(model.published));
+                        }
                         model.ready.insert(model.published);
                         model.published += 1;
                     }
+                    Command::Raise(count) => {
+                        let Deep { from, .. } = core.deep();
+                        let raised: Vec<_> = model.deep.iter().copied().take(count).collect();
+                        let messages = raised.iter().map(|n| (n + FIRST_SEQ, message(*n), Kept::ForGood)).collect();
+                        prop_assert!(!core.raise(from + 1, vec![(from, message(0), Kept::ForGood)]));
+                        prop_assert_eq!(core.raise(from, messages), !raised.is_empty());
+                        raised.iter().for_each(|n| { model.deep.remove(n); });
+                    }
                     Command::Deliver => {
                         let next = core.next_delivery().map(|(key, entry)| (key, number(entry), entry.redelivered));
+                        let first = model.ready.first().filter(|n| !model.deep.contains(n));
+                        prop_assert_eq!(next.is_some(), first.is_some() && core.consumers.whose_turn().is_some());
                         if let Some((key, n, redelivered)) = next {
                             prop_assert_eq!(Some(&n), model.ready.first());
                             prop_assert_eq!(redelivered, model.seen.contains(&n));
                             let settled_at_once = core.consumers.no_ack(key);
-                            core.delivered(key);
+                            core.delivered(key, &mut leaving);
+                            model.gone.extend(settled_at_once.then_some(n));
                             model.ready.remove(&n);
                             model.seen.insert(n);
                             if !settled_at_once { model.held.insert(n); }
                         }
                     }
                     Command::Get(no_ack) => {
-                        let got = core.get(no_ack).map(|entry| (number(&entry), entry.redelivered));
-                        prop_assert_eq!(got.map(|(n, _)| n), model.ready.pop_first());
+                        let got = core.get(no_ack, &mut leaving).map(|entry| (number(&entry), entry.redelivered));
+                        let expected = model.ready.first().copied().filter(|n| !model.deep.contains(n));
+                        prop_assert_eq!(got.map(|(n, _)| n), expected);
+                        expected.iter().for_each(|n| { model.ready.remove(n); });
+                        model.gone.extend(expected.filter(|_| no_ack));
                         if let Some((n, redelivered)) = got {
                             prop_assert_eq!(redelivered, model.seen.contains(&n));
                             model.seen.insert(n);
@@ -227,14 +341,15 @@ mod tests {
                     }
                     Command::Settle(nth) => if let Some(&n) = model.held.iter().nth(nth) {
                         model.held.remove(&n);
-                        core.settle(n);
-                        core.settle(n);
+                        model.gone.insert(n);
+                        core.settle(n + FIRST_SEQ, &mut leaving);
+                        core.settle(n + FIRST_SEQ, &mut leaving);
                     },
                     Command::Requeue(nth) => if let Some(&n) = model.held.iter().nth(nth) {
                         model.held.remove(&n);
                         model.ready.insert(n);
-                        core.requeue(n);
-                        core.requeue(n);
+                        core.requeue(n + FIRST_SEQ);
+                        core.requeue(n + FIRST_SEQ);
                     },
                     Command::Consume { no_ack, prefetch } => {
                         let key = core.consume(Terms { no_ack, prefetch, ..Terms::default() });
@@ -243,14 +358,19 @@ mod tests {
                     }
                     Command::Cancel(nth) => if nth < keys.len() { core.cancel(keys.remove(nth)); },
                     Command::Purge => {
-                        prop_assert_eq!(core.purge(), model.ready.len());
-                        model.ready.clear();
+                        prop_assert_eq!(core.purge(&mut leaving), model.ready.len());
+                        model.gone.append(&mut model.ready);
+                        model.deep.clear();
                     }
                 }
                 prop_assert_eq!(core.ready(), model.ready.len());
                 prop_assert_eq!(core.unsettled(), model.held.len());
                 prop_assert_eq!(core.consumer_count(), keys.len());
-                let charged = (model.ready.len() + model.held.len()) as u64 * message(0).charge();
+                let runs = leaving.for_good.iter().chain(&leaving.for_now);
+                let left: BTreeSet<_> = runs.flat_map(|run| run.first..=run.last).map(|seq| seq - FIRST_SEQ).collect();
+                prop_assert!(model.gone.iter().all(|n| kept(*n) == Kept::Nowhere || left.contains(n)));
+                prop_assert!(left.is_subset(&model.gone));
+                let charged = (model.ready.len() - model.deep.len() + model.held.len()) as u64 * message(0).charge();
                 prop_assert_eq!(core.charge(), charged);
             }
         }
@@ -271,14 +391,14 @@ mod tests {
     fn prefetch_counts_what_a_consumer_has_not_settled() {
         let mut core = Core::default();
         for n in 0..5 {
-            core.enqueue(message(n));
+            core.enqueue(message(n), Kept::Nowhere);
         }
         let key = core.consume(Terms { prefetch: 2, ..Terms::default() }).unwrap();
         for _ in 0..2 {
-            core.delivered(key);
+            core.delivered(key, &mut Leaving::default());
         }
         assert!(core.next_delivery().is_none());
-        core.settle(0);
-        assert_eq!(core.next_delivery().map(|(_, entry)| entry.seq), Some(2));
+        core.settle(FIRST_SEQ, &mut Leaving::default());
+        assert_eq!(core.next_delivery().map(|(_, entry)| entry.seq), Some(FIRST_SEQ + 2));
     }
 }

@@ -1,22 +1,47 @@
-//! What all queues of one broker share: counters, the journal, numbers by which the journal knows them. It knows no queue.
+//! What all queues of one broker share: counters, the journal, numbers by which the journal knows them, and the time. It knows no
+//! queue.
 
 use crate::counters::Counters;
+use crate::limits;
+use crate::queue::pager::Pager;
 use crate::store::journal::Journal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What all queues of one broker share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Shared {
     counters: Arc<Counters>,
     journal: Option<Arc<Journal>>,
     last_number: AtomicU64,
+    pager: Pager,
+    page_at: u64,
+    wall_ms: AtomicU64,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            counters: Arc::default(),
+            journal: None,
+            last_number: AtomicU64::default(),
+            pager: Pager::default(),
+            page_at: limits::PAGE_AT,
+            wall_ms: AtomicU64::default(),
+        }
+    }
 }
 
 impl Shared {
     /// For a broker that keeps what is durable in `journal`, where `last_number` is the largest number of any queue.
     pub fn with_journal(counters: Arc<Counters>, journal: Arc<Journal>, last_number: u64) -> Self {
-        Self { counters, journal: Some(journal), last_number: AtomicU64::new(last_number) }
+        Self { counters, journal: Some(journal), last_number: AtomicU64::new(last_number), ..Self::default() }
+    }
+
+    /// Has messages go to the journal before they are charged with `memory_high_watermark` octets.
+    #[must_use]
+    pub fn paging_below(self, memory_high_watermark: u64) -> Self {
+        Self { page_at: limits::PAGE_AT.min(memory_high_watermark / 2), ..self }
     }
 
     /// The counters that queues book on.
@@ -32,5 +57,25 @@ impl Shared {
     /// The number of a new queue: never used before.
     pub fn next_number(&self) -> u64 {
         self.last_number.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Who reads messages back.
+    pub fn pager(&self) -> &Pager {
+        &self.pager
+    }
+
+    /// Octets charged for all messages from which on even those that are not kept for good go to the journal.
+    pub fn page_at(&self) -> u64 {
+        self.page_at
+    }
+
+    /// The wall clock as it was last told, in ms since 1970.
+    pub fn wall_ms(&self) -> u64 {
+        self.wall_ms.load(Ordering::Relaxed)
+    }
+
+    /// Tells the wall clock, in ms since 1970.
+    pub fn tell_wall_ms(&self, wall_ms: u64) {
+        self.wall_ms.store(wall_ms, Ordering::Relaxed);
     }
 }

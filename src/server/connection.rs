@@ -136,10 +136,11 @@ impl Connection {
         loop {
             let now = clock.now();
             let is_blocked = reader.session.is_blocked();
-            let held = outbox.lock().holds_reader() || is_blocked && !Box::pin(reader.peer_has_left()).await;
+            let waits = is_blocked || reader.session.is_crowded();
+            let held = outbox.lock().holds_reader() || waits && !Box::pin(reader.peer_has_left()).await;
             reader.session.hold(held, now);
             match reader.session.tick(now) {
-                Ok(next) if is_blocked => rouse_at(sleep.as_mut(), next.min(now + LOOK_MS), now),
+                Ok(next) if waits => rouse_at(sleep.as_mut(), next.min(now + LOOK_MS), now),
                 Ok(next) => rouse_at(sleep.as_mut(), next, now),
                 Err(hangup) => return hangup,
             }

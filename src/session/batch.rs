@@ -3,7 +3,7 @@
 
 use crate::outbox::Touched;
 use crate::outbox::ledger::{UnknownTag, Unsettled};
-use crate::session::channel::{Channel, Mode, Stage, Verdict};
+use crate::session::channel::{Stage, Verdict};
 use crate::session::running::Running;
 use crate::wire::fault::Fault;
 use crate::wire::method_id::BASIC_ACK;
@@ -18,7 +18,8 @@ impl Running {
         self.settle_ledger();
         self.settle_queues(touched);
         self.batch.runs.hand_over(touched);
-        self.send_confirms(touched);
+        self.end_confirms(touched);
+        self.look_at_journal();
         self.look_at_alarms(touched);
         for (number, tag) in std::mem::take(&mut self.batch.unknown) {
             if self.channel(number).is_some_and(|channel| channel.stage == Stage::Running) {
@@ -108,21 +109,5 @@ impl Running {
                 slot.queue.resume(consumer, touched);
             }
         }
-    }
-
-    fn send_confirms(&mut self, touched: &mut Touched) {
-        if self.batch.confirming.is_empty() {
-            return;
-        }
-        let mut inner = self.outbox.lock();
-        for number in self.batch.confirming.drain(..) {
-            let channel = self.channels.get_mut(usize::from(number)).and_then(Option::as_deref_mut);
-            if let Some(Channel { mode: Mode::Confirm(confirms), stage: Stage::Running, .. }) = channel
-                && let Some((tag, multiple)) = confirms.take_due()
-            {
-                inner.confirm(number, tag, multiple);
-            }
-        }
-        touched.add(&self.outbox, &mut inner);
     }
 }

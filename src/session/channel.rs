@@ -14,8 +14,10 @@ use crate::outbox::ledger::{Ledger, Unsettled};
 use crate::queue::Queue;
 use crate::queue::consumers::ConsumerKey;
 use crate::session::content::Assembly;
+use crate::store::position::Position;
 use crate::wire::name::Name;
 use hashbrown::HashMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Where a channel stands.
@@ -52,10 +54,13 @@ impl Mode {
 }
 
 /// Publications of a channel in confirm mode, numbered from 1.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Confirms {
     published: u64,
+    due: u64,
     confirmed: u64,
+    /// Numbers up to which confirms are due when a position is durable; both rise.
+    waiting: VecDeque<(u64, Position)>,
 }
 
 impl Confirms {
@@ -64,11 +69,29 @@ impl Confirms {
         self.published += 1;
     }
 
-    /// The tag up to which confirms are due, and whether it stands for several.
-    pub fn take_due(&mut self) -> Option<(u64, bool)> {
-        let due = self.published - self.confirmed;
-        self.confirmed = self.published;
-        (due > 0).then_some((self.published, due > 1))
+    /// What was published so far is due when `position` is durable; none: as soon as everything before is.
+    pub fn end_batch(&mut self, position: Option<Position>) {
+        match (position, self.waiting.back_mut()) {
+            (Some(position), _) => self.waiting.push_back((self.published, position)),
+            (None, Some((upto, _))) => *upto = self.published,
+            (None, None) => self.due = self.published,
+        }
+    }
+
+    /// The number up to which confirms are due, and whether it stands for several.
+    pub fn take_due(&mut self, durable: Position) -> Option<(u64, bool)> {
+        while let Some((upto, _)) = self.waiting.front().copied().filter(|(_, position)| *position <= durable) {
+            self.due = upto;
+            self.waiting.pop_front();
+        }
+        let count = self.due - self.confirmed;
+        self.confirmed = self.due;
+        (count > 0).then_some((self.due, count > 1))
+    }
+
+    /// The position that has to be durable next.
+    pub fn waits_for(&self) -> Option<Position> {
+        self.waiting.front().map(|(_, position)| *position)
     }
 }
 
@@ -229,15 +252,25 @@ mod tests {
     }
 
     #[test]
-    fn confirms_are_due_once() {
-        let mut confirms = Confirms::default();
-        assert_eq!(confirms.take_due(), None);
-        confirms.published();
-        assert_eq!(confirms.take_due(), Some((1, false)));
-        confirms.published();
-        confirms.published();
-        assert_eq!(confirms.take_due(), Some((3, true)));
-        assert_eq!(confirms.take_due(), None);
+    fn confirms_are_due_once_in_order_and_when_their_position_is_durable() {
+        let (mut confirms, at) = (Confirms::default(), Position::from_number);
+        assert_eq!(confirms.take_due(at(9)), None);
+        let mut publish = |count: usize, position: Option<u64>| {
+            (0..count).for_each(|_| confirms.published());
+            confirms.end_batch(position.map(at));
+            confirms.take_due(at(9))
+        };
+        assert_eq!(publish(1, None), Some((1, false)));
+        assert_eq!(publish(2, Some(9)), Some((3, true)));
+        assert_eq!(publish(1, Some(10)), None);
+        // What need not wait itself does not overtake what does.
+        assert_eq!(publish(1, None), None);
+        assert_eq!(publish(1, Some(12)), None);
+        assert_eq!(confirms.waits_for(), Some(at(10)));
+        assert_eq!(confirms.take_due(at(11)), Some((5, true)));
+        assert_eq!(confirms.waits_for(), Some(at(12)));
+        assert_eq!(confirms.take_due(at(12)), Some((6, false)));
+        assert_eq!((confirms.take_due(at(12)), confirms.waits_for()), (None, None));
     }
 
     #[test]

@@ -10,8 +10,8 @@ pub(super) struct Batch {
     pub(super) runs: Runs,
     /// Acknowledgements: channel, tag, multiple.
     pub(super) acks: Vec<(u16, u64, bool)>,
-    /// Channels with confirms due.
-    pub(super) confirming: Vec<u16>,
+    /// Channels with confirms to come, each with whether the journal has to have something before.
+    pub(super) confirming: Vec<(u16, bool)>,
     /// Deliveries that were acknowledged and left the ledger; their queues do not know yet.
     pub(super) settled: Vec<(u16, u64, Unsettled)>,
     /// Acknowledged tags that name nothing; what follows one on its channel is void.
@@ -23,10 +23,16 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// A confirm will be due on this channel.
-    pub(super) fn confirm(&mut self, number: u16) {
-        if self.confirming.last() != Some(&number) && !self.confirming.contains(&number) {
-            self.confirming.push(number);
+    /// A confirm will be due on this channel; `waits`: when the journal has what was published.
+    pub(super) fn confirm(&mut self, number: u16, waits: bool) {
+        let is_it = |(other, _): &&mut (u16, bool)| *other == number;
+        let known = match self.confirming.last_mut().filter(is_it) {
+            None => self.confirming.iter_mut().find(is_it),
+            last => last,
+        };
+        match known {
+            Some((_, so_far)) => *so_far |= waits,
+            None => self.confirming.push((number, waits)),
         }
     }
 }

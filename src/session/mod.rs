@@ -15,9 +15,11 @@ pub mod hangup;
 pub mod routes;
 pub mod runs;
 
+mod awaited;
 mod basic;
 mod batch;
 mod declare;
+mod durable;
 mod gathered;
 mod handshake;
 mod publish;
@@ -152,7 +154,7 @@ impl Session {
     /// # Errors
     /// The connection is over.
     pub fn ring(&mut self, now: Tick) -> Result<(), Hangup> {
-        self.touched.allow_direct(false);
+        self.touched.allow_direct(true);
         let errands = self.outbox.lock().take_errands();
         if let Stage::Running(running) = &mut self.stage {
             running.run_errands(&errands, &mut self.touched);
@@ -197,6 +199,11 @@ impl Session {
     /// Whether publishers are held back and this connection has published: it is not to be read until alarms are over.
     pub fn is_blocked(&self) -> bool {
         matches!(&self.stage, Stage::Running(running) if running.is_blocked())
+    }
+
+    /// Whether the journal cannot follow: it is not to be read until the owner's bell has rung and this is over.
+    pub fn is_crowded(&self) -> bool {
+        matches!(&self.stage, Stage::Running(running) if running.is_crowded())
     }
 
     /// Whether the last octets were not taken to the end because too many answers wait to be written.

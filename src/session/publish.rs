@@ -8,7 +8,7 @@ use crate::broker::resource::Text;
 use crate::broker::token;
 use crate::broker::vhost::Route;
 use crate::limits;
-use crate::message::{Message, Publication};
+use crate::message::Publication;
 use crate::outbox::Touched;
 use crate::queue::Queue;
 use crate::routing::headers::Headers;
@@ -66,7 +66,8 @@ impl Running {
             let text = format_args!("message size {size} is larger than configured max size {max}");
             return Err(Fault::new(Code::PreconditionFailed, text));
         }
-        let publication = Publication { route: publish.route, properties: properties.octets(), body };
+        let persistent = properties.is_persistent();
+        let publication = Publication { route: publish.route, properties: properties.octets(), body, persistent };
         let is_reply = publish.exchange.is_empty() && publish.routing_key.starts_with(REPLY_PREFIX);
         if is_reply || redirects(properties) {
             return self.publish_checked(number, publish, properties, publication, touched);
@@ -100,17 +101,10 @@ impl Running {
             self.dispatch(number, publish, publication, queues, touched);
             return Ok(());
         }
-        let message = publication.keep(queues.len());
-        if let [only] = &**queues {
-            batch.runs.add(only, message, touched);
-        } else {
-            for queue in queues.iter() {
-                batch.runs.add(queue, message.clone(), touched);
-            }
-        }
+        let waits = batch.runs.add(queues, publication.keep(queues.len()), touched);
         if let Mode::Confirm(confirms) = &mut channel.mode {
             confirms.published();
-            batch.confirm(number);
+            batch.confirm(number, waits);
         }
         Ok(())
     }
@@ -158,7 +152,7 @@ impl Running {
         // A name that was given out once counts as routed, even if nobody waits any more (RabbitMQ since 4.2).
         let replied = replied || publish.exchange.is_empty() && token::is_reply_name(publish.routing_key);
         if replied && queues.is_empty() {
-            self.confirm(number);
+            self.confirm(number, false);
             return Ok(());
         }
         self.dispatch(number, publish, publication, queues, touched);
@@ -191,37 +185,30 @@ impl Running {
             self.node.counters().book_memory(0, charge);
             return;
         }
+        let mut waits = false;
         if queues.is_empty() {
             if publish.mandatory {
                 self.give_back(number, publication, touched);
             }
         } else {
-            let message = publication.keep(queues.len());
-            self.enqueue(&queues, &message, touched);
+            waits = self.batch.runs.add(&queues, publication.keep(queues.len()), touched);
         }
-        self.confirm(number);
-    }
-
-    /// Gathers a message for each of its queues.
-    pub(super) fn enqueue(&mut self, queues: &[Arc<Queue>], message: &Message, touched: &mut Touched) {
-        for queue in queues {
-            self.batch.runs.add(queue, message.clone(), touched);
-        }
+        self.confirm(number, waits);
     }
 
     /// basic.return with 312: it goes out before the confirm.
     pub(super) fn give_back(&mut self, number: u16, publication: Publication<'_>, touched: &mut Touched) {
-        let Publication { route, properties, body } = publication;
+        let Publication { route, properties, body, .. } = publication;
         let mut inner = self.outbox.lock();
         let (code, text) = (Code::NoRoute.number(), Code::NoRoute.name().as_bytes());
         inner.give_back(number, code, text, Content { route, properties, body });
         touched.add(&self.outbox, &mut inner);
     }
 
-    fn confirm(&mut self, number: u16) {
+    fn confirm(&mut self, number: u16, waits: bool) {
         if let Some(Channel { mode: Mode::Confirm(confirms), .. }) = self.channel(number) {
             confirms.published();
-            self.batch.confirm(number);
+            self.batch.confirm(number, waits);
         }
     }
 

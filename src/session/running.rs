@@ -5,6 +5,7 @@ use crate::broker::access::User;
 use crate::broker::node::Node;
 use crate::broker::vhost::Vhost;
 use crate::outbox::{Errands, Outbox, Touched};
+use crate::session::awaited::Awaited;
 use crate::session::channel::{Channel, Stage};
 use crate::session::content::{self, Assembly, Subject};
 use crate::session::gathered::Batch;
@@ -52,6 +53,8 @@ pub(super) struct Running {
     blocked: bool,
     told_blocked: bool,
     lost: bool,
+    /// What waits for the journal.
+    pub(super) awaited: Awaited,
     /// So many answers wait to be written that no further request is taken.
     pub(super) paused: bool,
 }
@@ -83,6 +86,7 @@ impl Running {
             blocked: false,
             told_blocked: false,
             lost: false,
+            awaited: Awaited::default(),
             paused: false,
         }
     }
@@ -99,6 +103,11 @@ impl Running {
     /// Whether it is not to be read because of an alarm.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked
+    }
+
+    /// Whether it is not to be read because the journal cannot follow.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.awaited.is_crowded()
     }
 
     /// Takes the next frame of `octets`.
@@ -305,6 +314,7 @@ impl Running {
 
     /// Others asked for something.
     pub(super) fn run_errands(&mut self, errands: &Errands, touched: &mut Touched) {
+        self.journal_rang(touched);
         self.resume_slots(&errands.stalled, touched);
         for (number, slot) in &errands.lost {
             self.consumer_lost(*number, *slot, touched);

@@ -5,56 +5,94 @@ use crate::limits;
 use crate::message::Message;
 use crate::outbox::Touched;
 use crate::queue::Queue;
+use crate::queue::together::{self, Share};
+use crate::store::position::Position;
 use std::sync::Arc;
 
 /// Runs that were not handed over yet.
 #[derive(Debug, Default)]
 pub struct Runs {
-    open: Vec<(Arc<Queue>, Vec<Message>)>,
+    open: Vec<Share>,
     spare: Vec<Vec<Message>>,
     /// The run that the last message was added to.
     last: usize,
     messages: usize,
+    /// Messages that the journal keeps for more than one queue.
+    several: Vec<Message>,
+    position: Option<Position>,
 }
 
 impl Runs {
-    /// Adds a message for one queue. Order within a queue is the order of calls.
-    pub fn add(&mut self, queue: &Arc<Queue>, message: Message, touched: &mut Touched) {
+    /// Adds a message for its queues, each another one. Order within a queue is the order of calls. True: somebody has to wait
+    /// until the journal has it.
+    pub fn add(&mut self, queues: &[Arc<Queue>], message: Message, touched: &mut Touched) -> bool {
         if self.messages >= limits::RUN_MESSAGES {
             self.hand_over(touched);
         }
+        let durable = if message.is_persistent() { queues.iter().filter(|queue| queue.keeps()).count() } else { 0 };
+        if durable > 1 {
+            // It is written once, so all its queues get it in one go.
+            if self.open.len() + queues.len() > limits::RUN_QUEUES {
+                self.hand_over(touched);
+            }
+            self.several.push(message.clone());
+        }
+        let Some((last, others)) = queues.split_last() else { return false };
+        for queue in others {
+            self.add_one(queue, message.clone(), durable > 1, touched);
+        }
+        self.add_one(last, message, durable > 1, touched);
+        durable > 0
+    }
+
+    fn add_one(&mut self, queue: &Arc<Queue>, message: Message, is_one_of_several: bool, touched: &mut Touched) {
         self.messages += 1;
         // Mostly it is the queue of the message before, or a fanout's queues come in the same order again.
-        let is_it = |run: Option<&(Arc<Queue>, _)>| run.is_some_and(|(other, _)| Arc::ptr_eq(other, queue));
+        let is_it = |run: Option<&Share>| run.is_some_and(|run| Arc::ptr_eq(&run.queue, queue));
         let next = if self.last + 1 < self.open.len() { self.last + 1 } else { 0 };
         let found = [self.last, next].into_iter().find(|at| is_it(self.open.get(*at)));
         let found = found.or_else(|| (0..self.open.len()).find(|at| is_it(self.open.get(*at))));
-        if let Some((_, run)) = found.and_then(|at| self.open.get_mut(at)) {
-            run.push(message);
+        if let Some(run) = found.and_then(|at| self.open.get_mut(at)) {
+            run.arrivals.push(message);
             self.last = found.unwrap_or_default();
             return;
         }
-        if self.open.len() >= limits::RUN_QUEUES {
+        if self.open.len() >= limits::RUN_QUEUES && !is_one_of_several {
             self.hand_over(touched);
             self.messages = 1;
         }
-        let mut run = self.spare.pop().unwrap_or_default();
-        run.push(message);
+        let mut run = Share::new(queue);
+        run.arrivals = self.spare.pop().unwrap_or_default();
+        run.arrivals.push(message);
         self.last = self.open.len();
-        self.open.push((Arc::clone(queue), run));
+        self.open.push(run);
     }
 
     /// Hands every run to its queue.
     pub fn hand_over(&mut self, touched: &mut Touched) {
-        for (queue, mut run) in self.open.drain(..) {
-            queue.publish(&mut run, touched);
+        if self.several.is_empty() {
+            for run in &mut self.open {
+                let position = run.queue.publish(&mut run.arrivals, touched);
+                self.position = self.position.max(position);
+            }
+        } else {
+            let position = together::hand_over(&mut self.open, &self.several, false, touched);
+            self.position = self.position.max(position);
+            self.several.clear();
+        }
+        for run in self.open.drain(..) {
             if self.spare.len() < limits::RUN_QUEUES {
-                self.spare.push(run);
+                self.spare.push(run.arrivals);
             }
         }
         self.messages = 0;
         // Not only at the end of the read batch: whoever was announced here is written to by nobody else until then.
         touched.wake();
+    }
+
+    /// The position that has to be durable before those who wait for what was handed over are told.
+    pub fn take_position(&mut self) -> Option<Position> {
+        self.position.take()
     }
 }
 
@@ -76,10 +114,10 @@ mod tests {
     }
 
     fn message(n: usize) -> Message {
-        Publication { route: b"\0\0", properties: b"\0\0", body: &n.to_be_bytes() }.keep(1)
+        Publication { route: b"\0\0", properties: b"\0\0", body: &n.to_be_bytes(), persistent: false }.keep(1)
     }
 
-    fn bodies(queue: &Queue) -> Vec<Vec<u8>> {
+    fn bodies(queue: &Arc<Queue>) -> Vec<Vec<u8>> {
         std::iter::from_fn(|| queue.get(true)).map(|(entry, _)| entry.message.body().to_vec()).collect()
     }
 
@@ -87,7 +125,8 @@ mod tests {
     fn messages_wait_for_the_end_of_the_batch_and_keep_their_order() {
         let (one, two, mut runs, mut touched) = (queue("1"), queue("2"), Runs::default(), Touched::default());
         for n in 0..6 {
-            runs.add(if n % 3 == 0 { &one } else { &two }, message(n), &mut touched);
+            let queue = if n % 3 == 0 { &one } else { &two };
+            runs.add(std::slice::from_ref(queue), message(n), &mut touched);
         }
         assert_eq!(one.counts().messages + two.counts().messages, 0);
         runs.hand_over(&mut touched);
@@ -101,12 +140,12 @@ mod tests {
     fn neither_messages_nor_queues_gather_without_bound() {
         let (one, mut runs, mut touched) = (queue("1"), Runs::default(), Touched::default());
         for n in 0..=limits::RUN_MESSAGES {
-            runs.add(&one, message(n), &mut touched);
+            runs.add(std::slice::from_ref(&one), message(n), &mut touched);
         }
         assert_eq!(one.counts().messages, limits::RUN_MESSAGES);
         let queues: Vec<_> = (0..=limits::RUN_QUEUES).map(|_| queue("q")).collect();
         for queue in &queues {
-            runs.add(queue, message(0), &mut touched);
+            runs.add(std::slice::from_ref(queue), message(0), &mut touched);
         }
         assert!(runs.open.len() <= limits::RUN_QUEUES && runs.spare.len() <= limits::RUN_QUEUES);
         runs.hand_over(&mut touched);

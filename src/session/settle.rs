@@ -1,12 +1,18 @@
 //! What clients say of deliveries: ack, nack, reject, recover; and transactions, which put it off (AMQP 0-9-1, 1.8 and
 //! 1.9). It knows no exchange.
 
+use crate::limits;
+use crate::message::Message;
 use crate::outbox::Touched;
 use crate::outbox::ledger::Unsettled;
-use crate::session::channel::{Channel, Mode, Transaction, Verdict};
+use crate::queue::Queue;
+use crate::queue::together::{self, Share};
+use crate::session::channel::{Channel, Mode, Pending, Transaction, Verdict};
 use crate::session::running::Running;
 use crate::wire::encode_reply::Reply;
 use crate::wire::fault::{Code, Fault};
+use hashbrown::HashMap;
+use std::sync::Arc;
 
 impl Running {
     /// ack, nack and reject.
@@ -98,25 +104,49 @@ impl Running {
         Ok(())
     }
 
-    /// tx.commit: publications in order, then settlements in order.
+    /// tx.commit: publications in order, then settlements in order; a crash leaves all of it or nothing.
     ///
     /// # Errors
-    /// 406 without a transaction.
+    /// 406 without a transaction, or for one that is larger than the journal can hold.
     pub(super) fn tx_commit(&mut self, number: u16, touched: &mut Touched) -> Result<(), Fault> {
         let transaction = self.take_transaction(number)?;
-        for mut pending in transaction.publications {
-            self.node.counters().book_memory(pending.charge(), 0);
-            pending.queues.retain(|queue| !queue.is_ended());
-            if pending.queues.is_empty() && pending.mandatory {
-                self.give_back(number, pending.message.publication(), touched);
+        self.forget_publications(&transaction);
+        let kept = transaction.publications.iter().filter(|pending| pending.queues.iter().any(|queue| queue.keeps()));
+        let octets: u64 = kept.map(|pending| pending.message.body().len() as u64).sum();
+        if octets > limits::TRANSACTION_OCTETS {
+            let max = limits::TRANSACTION_OCTETS;
+            let text = format!("transaction of {octets} octets is larger than the maximum of {max}");
+            return Err(Fault::new(Code::PreconditionFailed, text));
+        }
+        let mut commit = Commit::default();
+        for pending in transaction.publications {
+            let Pending { message, mut queues, mandatory } = pending;
+            queues.retain(|queue| !queue.is_ended());
+            if queues.is_empty() && mandatory {
+                self.give_back(number, message.publication(), touched);
             }
-            self.enqueue(&pending.queues, &pending.message, touched);
+            commit.publish(&queues, &message);
         }
-        self.batch.runs.hand_over(touched);
+        let mut returned = Vec::new();
         for (verdict, settled) in transaction.settlements {
-            self.carry_out(number, verdict, &settled, touched);
+            match verdict {
+                Verdict::Requeue => returned.push(settled),
+                Verdict::Settle | Verdict::Discard => {
+                    for (_, Unsettled { slot, seq, .. }) in settled {
+                        if let Some(slot) = self.channel(number).and_then(|channel| channel.slot(slot)) {
+                            commit.share(&slot.queue).settled.push(seq);
+                        }
+                    }
+                }
+            }
         }
-        self.say(number, &Reply::TxCommitOk, touched);
+        let mut shares: Vec<_> = commit.shares.into_values().collect();
+        let position = together::hand_over(&mut shares, &commit.several, true, touched);
+        returned.push(Vec::new());
+        for settled in returned {
+            self.carry_out(number, Verdict::Requeue, &settled, touched);
+        }
+        self.say_when_durable(number, &Reply::TxCommitOk, position, touched);
         Ok(())
     }
 
@@ -147,6 +177,29 @@ impl Running {
         match self.channel(number) {
             Some(Channel { mode: Mode::Transaction(transaction), .. }) => Ok(std::mem::take(transaction)),
             _ => Err(Fault::new(Code::PreconditionFailed, "channel is not transactional")),
+        }
+    }
+}
+
+/// What a transaction does, queue by queue.
+#[derive(Default)]
+struct Commit {
+    shares: HashMap<u64, Share>,
+    /// Messages that the journal keeps for more than one queue.
+    several: Vec<Message>,
+}
+
+impl Commit {
+    fn share(&mut self, queue: &Arc<Queue>) -> &mut Share {
+        self.shares.entry(queue.number()).or_insert_with(|| Share::new(queue))
+    }
+
+    fn publish(&mut self, queues: &[Arc<Queue>], message: &Message) {
+        if message.is_persistent() && queues.iter().filter(|queue| queue.keeps()).count() > 1 {
+            self.several.push(message.clone());
+        }
+        for queue in queues {
+            self.share(queue).arrivals.push(message.clone());
         }
     }
 }

@@ -197,6 +197,26 @@ impl Journal {
         self.with_pen(|pen| pen.append(operation, &mut encoded).map_err(|_| Refused::TooLarge))
     }
 
+    /// Takes changes, in order, each on its own: the position of the last. None may be missing.
+    ///
+    /// # Errors
+    /// As [`Journal::append`]; some may have been taken then.
+    pub fn append_all(&self, operations: &[Operation<'_>]) -> Result<Position, Refused> {
+        let mut encoded: Vec<_> = operations.iter().map(Encoded::operation).collect();
+        self.with_pen(|pen| {
+            let mut last = Position::ZERO;
+            for (operation, encoded) in operations.iter().zip(&mut encoded) {
+                last = pen.append(operation, encoded).map_err(|_| Refused::TooLarge)?;
+            }
+            Ok(last)
+        })
+    }
+
+    /// Nothing becomes durable any more, as `reason` says.
+    pub fn fail(&self, reason: &str) {
+        self.poison(Failure { reason: reason.to_owned() });
+    }
+
     /// Takes changes of which a crash leaves all or none.
     ///
     /// # Errors
@@ -236,6 +256,12 @@ impl Journal {
     /// Everything up to here is durable, as [`Sync`] understands it: a record is when its position is not larger.
     pub fn durable(&self) -> Position {
         Position::from_number(self.durable.load(Ordering::Acquire))
+    }
+
+    /// The end of what was appended: when it is durable, everything appended before now is.
+    pub fn end(&self) -> Position {
+        let pen = self.pen.lock();
+        last_unit((pen.segment(), pen.end()))
     }
 
     /// Everything up to here is synced.

@@ -68,6 +68,28 @@ impl Journal {
         Ok(found)
     }
 
+    /// As [`Journal::read_run`].
+    ///
+    /// # Errors
+    /// As [`Journal::read_run`].
+    pub fn visit_run(
+        &self,
+        queue: u64,
+        from: u64,
+        messages: usize,
+        octets: u64,
+        visit: &mut dyn FnMut(u64, Publish<'_>),
+    ) -> Result<(), StoreError> {
+        for stored in self.read_run(queue, from, messages, octets)? {
+            let targets = crate::store::list::List::Given(&[]);
+            let (head, body) = stored.octets.split_at(stored.body_at as usize);
+            let (route, properties) = head.split_at(stored.properties_at as usize);
+            let (at_ms, flags) = (stored.at_ms, stored.flags);
+            visit(stored.seq, Publish { at_ms, flags, targets, route, properties, body });
+        }
+        Ok(())
+    }
+
     /// The numbers of a queue's messages from `from` on, at most so many.
     pub fn seqs(&self, queue: u64, from: u64, messages: usize) -> Vec<u64> {
         let pen = self.pen.lock();

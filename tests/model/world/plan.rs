@@ -94,7 +94,7 @@ impl World {
         body.resize(8 + step.padding(), b'.');
         let properties: &[u8] = if step.flag(1) { &[0x10, 0, 2] } else { &[0, 0] };
         let route = [&[exchange.len() as u8], exchange, &[key.len() as u8], key].concat();
-        let publication = Publication { route: &route, properties, body: &body };
+        let publication = Publication { route: &route, properties, body: &body, persistent: false };
         plan.charge = publication.keep(plan.routed.len()).charge();
         let content = client::content(step.channel, properties, &body, FRAME_MAX as usize);
         plan.octets = client::publish(step.channel, exchange, key, step.flag(0), &content);
