@@ -464,3 +464,6 @@ impl State {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;
