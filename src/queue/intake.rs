@@ -6,7 +6,7 @@ use crate::message::Message;
 use crate::queue::core::Core;
 use crate::queue::leaving::Kept;
 use crate::queue::shared::Shared;
-use crate::store::journal::{Journal, Refused};
+use crate::store::journal::{Haste, Journal, Refused};
 use crate::store::list::{List, Target};
 use crate::store::position::Position;
 use crate::store::record::{Operation, Publish};
@@ -137,7 +137,7 @@ impl Intake {
         let appended = if together && operations.len() > 1 {
             journal.append_batch(&operations)
         } else {
-            journal.append_all(&operations)
+            journal.append_all(&operations, if self.waits { Haste::Now } else { Haste::Leisure })
         };
         match appended {
             Ok(position) => (self.waits || together).then_some(position),

@@ -24,6 +24,7 @@ use crate::queue::lanes::{Deep, Entry};
 use crate::queue::leaving::{Kept, Leaving};
 use crate::queue::pager::Raise;
 use crate::queue::shared::Shared;
+use crate::store::journal::Haste;
 use crate::store::list::List;
 use crate::store::position::Position;
 use crate::store::record::{Operation, Publish};
@@ -319,7 +320,7 @@ impl Queue {
             operations.push(Operation::Settle { queue, runs: List::Given(&leaving.for_good) });
         }
         if !operations.is_empty()
-            && let Err(refused) = journal.append_all(&operations)
+            && let Err(refused) = journal.append_all(&operations, Haste::Leisure)
         {
             intake::refuse(journal, &refused);
         }

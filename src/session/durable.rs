@@ -97,6 +97,7 @@ impl Running {
             && journal.is_full()
         {
             let end = journal.end();
+            journal.hurry();
             if self.watch(end) {
                 self.awaited.crowded = Some(end);
                 self.paused = true;

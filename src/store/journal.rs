@@ -18,6 +18,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
@@ -69,6 +70,20 @@ pub trait OnDurable: Send + std::marker::Sync {
     /// It never will be.
     fn failed(&self, failure: &Failure);
 }
+
+/// How soon a change is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Haste {
+    /// Somebody waits.
+    Now,
+    /// Nobody does: together with what comes next, or in a while.
+    Leisure,
+}
+
+/// What nobody waits for is written after so long.
+const LEISURE: Duration = Duration::from_millis(10);
+/// What nobody waits for is written when it has so many octets.
+const LEISURE_OCTETS: usize = 256 * 1024;
 
 /// Why a change was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,6 +139,7 @@ struct Writer {
 #[derive(Debug, Default)]
 struct Wake {
     batch: bool,
+    later: bool,
     sync: bool,
     stop: bool,
 }
@@ -201,9 +217,9 @@ impl Journal {
     ///
     /// # Errors
     /// As [`Journal::append`]; some may have been taken then.
-    pub fn append_all(&self, operations: &[Operation<'_>]) -> Result<Position, Refused> {
+    pub fn append_all(&self, operations: &[Operation<'_>], haste: Haste) -> Result<Position, Refused> {
         let mut encoded: Vec<_> = operations.iter().map(Encoded::operation).collect();
-        self.with_pen(|pen| {
+        self.with_pen_in(haste, |pen| {
             let mut last = Position::ZERO;
             for (operation, encoded) in operations.iter().zip(&mut encoded) {
                 last = pen.append(operation, encoded).map_err(|_| Refused::TooLarge)?;
@@ -236,19 +252,28 @@ impl Journal {
         self.pen.lock().live.entry(queue, seq).is_some_and(Entry::is_transient)
     }
 
-    /// Runs `write` under the pen's lock and rings the thread if that began a batch.
+    /// Runs `write` under the pen's lock and rings the thread if need be.
     pub(crate) fn with_pen<T>(&self, write: impl FnOnce(&mut Pen) -> Result<T, Refused>) -> Result<T, Refused> {
+        self.with_pen_in(Haste::Now, write)
+    }
+
+    fn with_pen_in<T>(&self, haste: Haste, write: impl FnOnce(&mut Pen) -> Result<T, Refused>) -> Result<T, Refused> {
         let mut pen = self.pen.lock();
         if let Some(failure) = self.failure.get() {
             return Err(Refused::Failed(failure.clone()));
         }
         let before = pen.batch.octets.len();
         let result = write(&mut pen);
-        let added = pen.batch.octets.len() - before;
-        self.backlog.fetch_add(added as u64, Ordering::Relaxed);
+        let after = pen.batch.octets.len();
+        self.backlog.fetch_add((after - before) as u64, Ordering::Relaxed);
+        let is_due = after > before && (haste == Haste::Now || after >= LEISURE_OCTETS);
+        let rings = is_due && !pen.batch.is_due;
+        pen.batch.is_due |= is_due;
         drop(pen);
-        if before == 0 && added > 0 {
+        if rings {
             self.ring(|wake| wake.batch = true);
+        } else if before == 0 && after > 0 && !is_due {
+            self.ring(|wake| wake.later = true);
         }
         result
     }
@@ -306,6 +331,11 @@ impl Journal {
     /// Why nothing becomes durable any more, if it is so.
     pub fn failure(&self) -> Option<&Failure> {
         self.failure.get()
+    }
+
+    /// Has what was appended at leisure written now.
+    pub fn hurry(&self) {
+        self.ring(|wake| wake.batch = true);
     }
 
     /// Asks the thread for a sync, though none may be due.
@@ -464,18 +494,23 @@ impl Journal {
     }
 
     /// Has the thread sleep until there is something to do; what that is. `None`: time to end.
-    pub(crate) fn wait(&self, timeout: Option<std::time::Duration>) -> Option<Woken> {
+    pub(crate) fn wait(&self, timeout: Option<Duration>) -> Option<Woken> {
         let mut wake = self.wake.lock();
+        let mut until = timeout.map(|timeout| Instant::now() + timeout);
         let mut timed_out = false;
         while !(wake.batch || wake.sync || wake.stop || timed_out) {
-            match timeout {
-                Some(timeout) => timed_out = self.bell.wait_for(&mut wake, timeout).timed_out(),
+            if std::mem::take(&mut wake.later) {
+                let later = Instant::now() + LEISURE;
+                until = Some(until.map_or(later, |until| until.min(later)));
+            }
+            match until {
+                Some(until) => timed_out = self.bell.wait_until(&mut wake, until).timed_out(),
                 None => self.bell.wait(&mut wake),
             }
         }
         let woken = Woken { sync: wake.sync || wake.stop };
         let ends = wake.stop && !wake.batch;
-        (wake.batch, wake.sync) = (false, false);
+        (wake.batch, wake.sync, wake.later) = (false, false, false);
         (!ends).then_some(woken)
     }
 

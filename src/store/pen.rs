@@ -12,6 +12,8 @@ use crate::store::segment::{HEADER_SIZE, Header};
 pub struct Batch {
     /// Whole records.
     pub octets: Vec<u8>,
+    /// The thread that writes it was told.
+    pub is_due: bool,
     /// Where they go; each cut ends where the next begins.
     pub cuts: Vec<Cut>,
 }
@@ -53,6 +55,7 @@ impl Batch {
         self.octets.clear();
         self.octets.shrink_to(keep);
         self.cuts.clear();
+        self.is_due = false;
     }
 }
 
