@@ -90,6 +90,9 @@ pub const RAISE_MESSAGES: usize = 8 * 1024;
 
 const _: () = assert!(RESIDENT_MIN < RAISE_OCTETS && RAISE_OCTETS * 2 < RESIDENT_MAX && RESIDENT_ALL < PAGE_AT);
 
+/// Most durable definitions that change in one record of the journal.
+pub const DEFINITIONS_AT_ONCE: usize = 50_000;
+
 /// Most queues taken out under one hold of a virtual host's names.
 pub const END_RUN: usize = 64;
 
