@@ -23,7 +23,7 @@ use std::sync::Arc;
 use crate::store::disk::{Disk, DiskFile};
 use crate::store::error::StoreError;
 use crate::store::position::{ALIGNMENT, SEGMENT_MAX};
-use crate::store::record::{Content, HEAD_SIZE, NoRecord, Record, read};
+use crate::store::record::{Content, HEAD_SIZE, NoRecord, Record, may_begin, read};
 
 /// Octets before the first record.
 pub const HEADER_SIZE: u64 = 64;
@@ -267,6 +267,13 @@ impl Scan {
         let (mut tail, mut at) = (Tail::default(), bad);
         while at + HEAD_SIZE as u64 <= self.end {
             self.skip_to(at);
+            self.fill(at, HEAD_SIZE as u64)?;
+            // Most of a segment's rest is empty, or from an older life of the file.
+            let foreign = self.rest(at).chunks_exact(ALIGNMENT as usize).take_while(|head| !may_begin(head)).count();
+            if foreign > 0 {
+                at += foreign as u64 * ALIGNMENT;
+                continue;
+            }
             let (is_head, size, mark) = match self.step()? {
                 Found::Record { record, size, .. } => (true, size, record.content().ok()),
                 Found::Nothing(_, NoRecord::Payload(size) | NoRecord::Short(size)) => (true, size, None),
