@@ -1,6 +1,5 @@
 //! The command line: which command, with which arguments. One file a command; it knows no AMQP.
 
-pub mod data_dir;
 pub mod perf;
 pub mod serve;
 
