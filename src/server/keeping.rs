@@ -26,7 +26,7 @@ const FULL_AT: u64 = 8 * 1024 * 1024;
 /// How often the log tells how far a recovery has come.
 const PROGRESS: Duration = Duration::from_secs(1);
 /// Where the journal lies in the data directory.
-const JOURNAL: &str = "journal";
+pub const JOURNAL: &str = "journal";
 /// The disk is looked at as often as what is free could be used up by so many octets a second, but within these bounds.
 const FASTEST_OCTETS: u64 = 1 << 30;
 const LOOK_MIN: Duration = Duration::from_millis(100);

@@ -267,11 +267,9 @@ impl Scan {
         let (mut tail, mut at) = (Tail::default(), bad);
         while at + HEAD_SIZE as u64 <= self.end {
             self.skip_to(at);
-            self.fill(at, HEAD_SIZE as u64)?;
-            // Most of a segment's rest is empty, or from an older life of the file.
-            let foreign = self.rest(at).chunks_exact(ALIGNMENT as usize).take_while(|head| !may_begin(head)).count();
+            let foreign = self.foreign()?;
             if foreign > 0 {
-                at += foreign as u64 * ALIGNMENT;
+                at += foreign;
                 continue;
             }
             let (is_head, size, mark) = match self.step()? {
@@ -295,6 +293,17 @@ impl Scan {
         }
         self.skip_to(bad);
         Ok(tail)
+    }
+
+    /// So many octets from here on, up to the end of what one read brings, are not the beginning of a record. Most of a segment's
+    /// rest is empty, or from an older life of the file: a quick look finds that out.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn foreign(&mut self) -> io::Result<u64> {
+        self.fill(self.at, HEAD_SIZE as u64)?;
+        let heads = self.rest(self.at).chunks_exact(ALIGNMENT as usize);
+        Ok(heads.take_while(|head| !may_begin(head)).count() as u64 * ALIGNMENT)
     }
 
     fn rest(&self, at: u64) -> &[u8] {
