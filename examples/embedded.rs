@@ -5,12 +5,15 @@ use lapin::options::QueueDeclareOptions;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
+use leveret::config::{Store, StoreKind};
 use leveret::{Broker, Config};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Any free port of this machine; every other key keeps its default.
-    let config = Config { bind: vec!["127.0.0.1:0".parse()?], ..Config::default() };
+    // Nothing is to be left of it; without this, what is durable stays in `leveret-data`.
+    let store = Store { kind: StoreKind::Memory, ..Config::default().store };
+    let config = Config { bind: vec!["127.0.0.1:0".parse()?], store, ..Config::default() };
     let broker = Broker::start(config).await?;
     let url = format!("amqp://guest:guest@{}/%2f", broker.address());
     println!("listening on {}", broker.address());
@@ -41,6 +44,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     connection.close(200, "done".into()).await?;
-    broker.shutdown().await;
+    broker.shutdown().await?;
     Ok(())
 }

@@ -67,7 +67,7 @@ pub const RUN_QUEUES: usize = 16;
 
 /// Messages that the journal has for good stay in memory as well up to so many charged octets a queue: what is read soon need not
 /// be read back.
-pub const RESIDENT_MAX: u64 = 4 * 1024 * 1024;
+pub const RESIDENT_MAX: u64 = 2 * 1024 * 1024;
 
 /// The same while all messages of the broker together are charged with more than [`RESIDENT_ALL`] octets.
 pub const RESIDENT_MIN: u64 = 64 * 1024;
@@ -83,12 +83,15 @@ pub const PAGE_AT: u64 = 128 * 1024 * 1024;
 pub const TRANSACTION_OCTETS: u64 = 192 * 1024 * 1024;
 
 /// Octets read back from the journal at a time.
-pub const RAISE_OCTETS: u64 = 1024 * 1024;
+pub const RAISE_OCTETS: u64 = 512 * 1024;
 
 /// Most messages read back at a time.
 pub const RAISE_MESSAGES: usize = 8 * 1024;
 
 const _: () = assert!(RESIDENT_MIN < RAISE_OCTETS && RAISE_OCTETS * 2 < RESIDENT_MAX && RESIDENT_ALL < PAGE_AT);
+
+/// Most durable definitions that change in one record of the journal.
+pub const DEFINITIONS_AT_ONCE: usize = 50_000;
 
 /// Most queues taken out under one hold of a virtual host's names.
 pub const END_RUN: usize = 64;

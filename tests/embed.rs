@@ -12,6 +12,7 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicGetOptions, Basi
 use lapin::options::{ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use leveret::config::{Store, StoreKind};
 use leveret::{Broker, Config, StartError};
 use peer::{Heard, Peer};
 use tokio::runtime::Runtime;
@@ -19,7 +20,11 @@ use tokio::runtime::Runtime;
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 fn any_port() -> Config {
-    Config { bind: vec![SocketAddr::from(([127, 0, 0, 1], 0))], ..Config::default() }
+    in_memory(vec![SocketAddr::from(([127, 0, 0, 1], 0))])
+}
+
+fn in_memory(bind: Vec<SocketAddr>) -> Config {
+    Config { bind, store: Store { kind: StoreKind::Memory, ..Config::default().store }, ..Config::default() }
 }
 
 async fn connect(broker: &Broker) -> lapin::Result<(Connection, Channel)> {
@@ -51,7 +56,7 @@ async fn lapin_publishes_and_consumes() -> Outcome {
         delivery.ack(BasicAckOptions::default()).await?;
     }
     connection.close(200, "done".into()).await?;
-    broker.shutdown().await;
+    broker.shutdown().await.unwrap();
     Ok(())
 }
 
@@ -71,12 +76,12 @@ async fn brokers_of_one_process_know_nothing_of_each_other() -> Outcome {
     };
     assert_eq!(get(channel_of_other.clone()).await?, None);
     in_one.close(200, "done".into()).await?;
-    one.shutdown().await;
+    one.shutdown().await.unwrap();
     // The other one goes on.
     publish(&channel_of_other, "q", b"for the other").await?;
     assert_eq!(get(channel_of_other.clone()).await?.as_deref(), Some(&b"for the other"[..]));
     in_other.close(200, "done".into()).await?;
-    other.shutdown().await;
+    other.shutdown().await.unwrap();
     Ok(())
 }
 
@@ -84,14 +89,14 @@ async fn brokers_of_one_process_know_nothing_of_each_other() -> Outcome {
 fn all_addresses_are_known() {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     Runtime::new().unwrap().block_on(async {
-        let broker = Broker::start(Config { bind: vec![any, any], ..Config::default() }).await.unwrap();
+        let broker = Broker::start(in_memory(vec![any, any])).await.unwrap();
         let [first, second] = broker.addresses() else { panic!("{:?}", broker.addresses()) };
         assert_eq!(broker.address(), *first);
         assert!(first.port() != 0 && second.port() != 0 && first != second);
         for address in [*first, *second] {
             tokio::task::spawn_blocking(move || Peer::open(address)).await.unwrap().unwrap();
         }
-        broker.shutdown().await;
+        broker.shutdown().await.unwrap();
     });
 }
 
@@ -99,10 +104,10 @@ fn all_addresses_are_known() {
 async fn a_broker_that_cannot_start_says_why() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let error = Broker::start(Config { bind: vec![address], ..Config::default() }).await.unwrap_err();
+    let error = Broker::start(in_memory(vec![address])).await.unwrap_err();
     assert!(matches!(&error, StartError::Listen { address: named, .. } if *named == address), "{error:?}");
     assert_eq!(error.to_string(), format!("cannot listen on {address}: the port is taken by another program"));
-    let error = Broker::start(Config { bind: vec![], ..Config::default() }).await.unwrap_err();
+    let error = Broker::start(in_memory(vec![])).await.unwrap_err();
     assert!(matches!(error, StartError::NoAddress), "{error:?}");
 }
 
@@ -142,13 +147,13 @@ fn shut_down_with(clients: impl FnOnce(SocketAddr) -> Vec<Peer>, answer: bool) -
             peer.send(0, "connection.close-ok", "").unwrap();
         }
     }
-    runtime.block_on(shutdown).unwrap();
+    runtime.block_on(shutdown).unwrap().unwrap();
     let took = since.elapsed();
     nothing_lives(&runtime);
     // At once, on the same port.
-    let config = Config { bind: vec![address], ..Config::default() };
+    let config = in_memory(vec![address]);
     let again = runtime.block_on(Broker::start(config)).unwrap();
-    runtime.block_on(again.shutdown());
+    runtime.block_on(again.shutdown()).unwrap();
     nothing_lives(&runtime);
     (took, peers)
 }
@@ -218,7 +223,7 @@ fn clients_that_left_before_leave_nothing() {
     }
     assert!(with_watcher > before);
     alive(&runtime, with_watcher);
-    runtime.block_on(broker.shutdown());
+    runtime.block_on(broker.shutdown()).unwrap();
     nothing_lives(&runtime);
 }
 

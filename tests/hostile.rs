@@ -7,6 +7,7 @@ mod peer;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use leveret::config::{Store, StoreKind};
 use leveret::{Broker, Config};
 use peer::text::fields;
 use peer::{Heard, Peer};
@@ -18,7 +19,8 @@ fn start(config: Config) -> SocketAddr {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(async {
             let bind = vec!["127.0.0.1:0".parse().expect("an address")];
-            let broker = Broker::start(Config { bind, ..config }).await.expect("a broker");
+            let store = Store { kind: StoreKind::Memory, ..config.store };
+            let broker = Broker::start(Config { bind, store, ..config }).await.expect("a broker");
             told.send(broker.address()).expect("the address is waited for");
             std::future::pending::<()>().await;
         });

@@ -13,8 +13,9 @@ mod script;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
+use leveret::store::simulated::SimulatedDisk;
 use leveret::{Broker, Config};
 
 use script::{Recording, cases, differences, read_recording, write_recording};
@@ -32,7 +33,9 @@ fn start_leveret() -> SocketAddr {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(async {
             let bind = vec!["127.0.0.1:0".parse().expect("an address")];
-            let broker = Broker::start(Config { bind, ..Config::default() }).await.expect("a broker");
+            // What is persistent goes the whole way, to files that need no directory.
+            let disk = Arc::new(SimulatedDisk::new(1, 1 << 40));
+            let broker = Broker::start_on(Config { bind, ..Config::default() }, disk).await.expect("a broker");
             told.send(broker.address()).expect("the address is waited for");
             std::future::pending::<()>().await;
         });

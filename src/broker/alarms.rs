@@ -1,4 +1,4 @@
-//! Whether publishers have to wait, and the bell that tells them when they need not any more. Knows no connection.
+//! Whether publishers have to wait, and the bell that tells them when they need not any more. Knows no connection and no disk.
 
 use crate::counters::Counters;
 use std::sync::Arc;
@@ -10,6 +10,9 @@ use tokio::sync::Notify;
 pub struct Alarms {
     counters: Arc<Counters>,
     high: u64,
+    memory: AtomicBool,
+    disk: AtomicBool,
+    /// Somebody may be waiting.
     raised: AtomicBool,
     cleared: Notify,
 }
@@ -17,29 +20,51 @@ pub struct Alarms {
 impl Alarms {
     /// `high`: octets charged for messages from which on publishers wait.
     pub fn new(counters: Arc<Counters>, high: u64) -> Self {
-        Self { counters, high, raised: AtomicBool::new(false), cleared: Notify::new() }
+        let [memory, disk, raised] = [const { AtomicBool::new(false) }; 3];
+        Self { counters, high, memory, disk, raised, cleared: Notify::new() }
     }
 
-    /// Looks at the counters anew. Returns the reason that connection.blocked gives, if publishers have to wait.
+    /// Says whether the disk is nearly full.
+    pub fn tell_disk(&self, is_low: bool) {
+        self.disk.store(is_low, Ordering::Relaxed);
+        self.look();
+    }
+
+    /// Looks anew. Returns the reason that connection.blocked gives, if publishers have to wait.
     pub fn look(&self) -> Option<&'static str> {
-        let memory = self.counters.memory();
-        if memory > self.high {
-            if !self.raised.swap(true, Ordering::Relaxed) {
-                tracing::warn!(memory, high_watermark = self.high, "memory alarm: publishers are held back");
-            }
-            return Some("low on memory");
-        }
-        // A little below the mark before it ends, or it would flutter.
-        if self.raised.load(Ordering::Relaxed) {
-            if memory > self.high - self.high / 10 {
-                return Some("low on memory");
-            }
-            if self.raised.swap(false, Ordering::Relaxed) {
-                tracing::warn!(memory, "memory alarm cleared");
-            }
+        let reason = match (self.is_memory_low(), self.disk.load(Ordering::Relaxed)) {
+            (false, false) => None,
+            (true, false) => Some("low on memory"),
+            (false, true) => Some("low on disk"),
+            (true, true) => Some("low on memory & disk"),
+        };
+        if reason.is_some() {
+            self.raised.store(true, Ordering::Relaxed);
+        } else if self.raised.load(Ordering::Relaxed) {
+            self.raised.store(false, Ordering::Relaxed);
             self.cleared.notify_waiters();
         }
-        None
+        reason
+    }
+
+    fn is_memory_low(&self) -> bool {
+        let memory = self.counters.memory();
+        if memory > self.high {
+            if !self.memory.swap(true, Ordering::Relaxed) {
+                tracing::warn!(memory, high_watermark = self.high, "memory alarm: publishers are held back");
+            }
+            return true;
+        }
+        // A little below the mark before it ends, or it would flutter.
+        if self.memory.load(Ordering::Relaxed) {
+            if memory > self.high - self.high / 10 {
+                return true;
+            }
+            if self.memory.swap(false, Ordering::Relaxed) {
+                tracing::warn!(memory, "memory alarm cleared");
+            }
+        }
+        false
     }
 
     /// Whether an alarm was raised when somebody last looked.
@@ -76,6 +101,20 @@ mod tests {
         assert!(alarms.look().is_some());
         counters.book_memory(91, 90);
         assert!(alarms.look().is_none() && !alarms.is_raised());
+    }
+
+    #[test]
+    fn both_alarms_are_named() {
+        let counters = Arc::new(Counters::default());
+        let alarms = Alarms::new(Arc::clone(&counters), 100);
+        alarms.tell_disk(true);
+        assert_eq!((alarms.look(), alarms.is_raised()), (Some("low on disk"), true));
+        counters.book_memory(0, 101);
+        assert_eq!(alarms.look(), Some("low on memory & disk"));
+        alarms.tell_disk(false);
+        assert_eq!(alarms.look(), Some("low on memory"));
+        counters.book_memory(101, 0);
+        assert_eq!((alarms.look(), alarms.is_raised()), (None, false));
     }
 
     #[tokio::test]

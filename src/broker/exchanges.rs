@@ -1,10 +1,11 @@
 //! The rules of exchange.declare, delete, bind and unbind and of queue.bind and unbind (AMQP 0-9-1, 1.3 and 1.4), with
 //! RabbitMQ's words for what is refused. It knows no channel.
 
+use crate::broker::declared::{Binding, DeclaredExchange, Destination};
 use crate::broker::headers;
 use crate::broker::replies::REPLY_PREFIX;
 use crate::broker::resource::Text;
-use crate::broker::topology::{Binding, DeclaredExchange, Destination, Topology};
+use crate::broker::topology::Topology;
 use crate::broker::vhost::Vhost;
 use crate::queue::arguments::{compare, inequivalent};
 use crate::routing::Kind;

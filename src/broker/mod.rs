@@ -3,12 +3,15 @@
 
 pub mod access;
 pub mod alarms;
+pub mod declared;
+pub mod definitions;
 pub mod exchanges;
 pub mod headers;
 pub mod node;
 pub mod queues;
 pub mod replies;
 pub mod resource;
+pub mod restore;
 pub mod token;
 pub mod topology;
 pub mod vhost;

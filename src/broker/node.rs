@@ -3,11 +3,14 @@
 
 use crate::broker::access::Access;
 use crate::broker::alarms::Alarms;
+use crate::broker::restore::Definitions;
 use crate::broker::vhost::Vhost;
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::outbox::Outbox;
 use crate::queue::shared::Shared;
+use crate::store::journal::Journal;
+use crate::store::recovery::Recovered;
 use crate::wire::fault::Fault;
 use crate::wire::name::Name;
 use crate::wire::table_builder::TableBuilder;
@@ -43,7 +46,29 @@ pub struct Node {
 impl Node {
     /// The broker that `config` describes.
     pub fn new(config: Config) -> Self {
-        let shared = Arc::new(Shared::default());
+        Self::sharing(config, Shared::default())
+    }
+
+    /// The broker that `config` describes, with what a journal has kept; what is durable goes to that journal.
+    ///
+    /// # Errors
+    /// If a definition is not understood; the text says which.
+    pub fn with_store(config: Config, journal: &Arc<Journal>, recovered: &Recovered) -> Result<Self, String> {
+        let definitions = Definitions::read(recovered)?;
+        let high = config.memory_high_watermark;
+        let shared = Shared::with_journal(Arc::default(), Arc::clone(journal), definitions.last_number);
+        let mut node = Self::sharing(config, shared.paging_below(high));
+        for name in definitions.vhosts() {
+            let shared = &node.shared;
+            node.vhosts.entry(name.clone()).or_insert_with(|| Arc::new(Vhost::new(name.clone(), Arc::clone(shared))));
+        }
+        definitions.restore(&node.vhosts, &node.shared, recovered);
+        node.vhosts.values().for_each(|vhost| vhost.keep_changes());
+        Ok(node)
+    }
+
+    fn sharing(config: Config, shared: Shared) -> Self {
+        let shared = Arc::new(shared);
         let mut vhosts = HashMap::new();
         for name in std::iter::once(&config.default_vhost).chain(&config.vhosts) {
             if let Some(name) = Name::new(name.as_bytes()) {
@@ -60,6 +85,11 @@ impl Node {
             config,
             connections: Mutex::default(),
         }
+    }
+
+    /// What all queues share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// The configuration.

@@ -1,6 +1,8 @@
 //! The exchanges, queues and bindings of one virtual host, and the routing over them. Data and its consistency: no lock,
 //! no permission, no rule about who may declare what.
 
+use crate::broker::declared::{Binding, DeclaredExchange, Destination};
+use crate::broker::definitions::{self, Item};
 use crate::queue::Queue;
 use crate::routing::headers::{Criteria, Headers};
 use crate::routing::{Kind, Routes};
@@ -8,23 +10,6 @@ use crate::wire::name::Name;
 use crate::wire::table::OwnedTable;
 use hashbrown::{HashMap, HashSet};
 use std::sync::Arc;
-
-/// What an exchange was declared as.
-#[derive(Clone, Debug)]
-pub struct DeclaredExchange {
-    /// Its type.
-    pub kind: Kind,
-    /// Survives a restart.
-    pub durable: bool,
-    /// Vanishes with the last binding of which it is the source.
-    pub auto_delete: bool,
-    /// Clients may not publish to it.
-    pub internal: bool,
-    /// All arguments, octet for octet.
-    pub arguments: OwnedTable,
-    /// `alternate-exchange`.
-    pub alternate: Option<Name>,
-}
 
 /// An exchange and what is bound to it.
 #[derive(Debug)]
@@ -44,28 +29,6 @@ impl Exchange {
     pub fn is_used(&self) -> bool {
         !self.bindings.is_empty()
     }
-}
-
-/// What a binding leads to, by name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Destination {
-    /// A queue.
-    Queue(Name),
-    /// Another exchange.
-    Exchange(Name),
-}
-
-/// One binding. Two bindings are the same when all four parts are; arguments compare without regard to their order.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Binding {
-    /// The exchange it starts from.
-    pub source: Name,
-    /// What it leads to.
-    pub destination: Destination,
-    /// The binding key.
-    pub key: Name,
-    /// Its arguments.
-    pub arguments: OwnedTable,
 }
 
 /// What an exchange's routes lead to.
@@ -91,6 +54,8 @@ pub struct Topology {
     exchanges: HashMap<Name, Exchange>,
     queues: HashMap<Name, Arc<Queue>>,
     bound_to: HashMap<Destination, HashSet<Arc<Binding>>>,
+    /// What has changed of what is durable, for the virtual host of that name; none: nobody keeps it.
+    changes: Option<(Name, Vec<Item>)>,
 }
 
 /// Where a message goes.
@@ -115,14 +80,52 @@ impl Topology {
         self.queues.get(name)
     }
 
+    /// Writes down what changes of what is durable from now on, as definitions of that virtual host.
+    pub fn keep_changes(&mut self, vhost: &Name) {
+        self.changes = Some((vhost.clone(), Vec::new()));
+    }
+
+    /// What has changed of what is durable, in order.
+    pub fn take_changes(&mut self) -> Vec<Item> {
+        self.changes.as_mut().map(|(_, items)| std::mem::take(items)).unwrap_or_default()
+    }
+
+    /// Whether what a binding leads to is there.
+    pub fn leads_somewhere(&self, destination: &Destination) -> bool {
+        match destination {
+            Destination::Queue(name) => self.queues.contains_key(name),
+            Destination::Exchange(name) => self.exchanges.contains_key(name),
+        }
+    }
+
+    fn note(&mut self, durable: bool, item: impl FnOnce(&Name) -> Item) {
+        if durable && let Some((vhost, items)) = &mut self.changes {
+            items.push(item(vhost));
+        }
+    }
+
+    /// Whether a binding is durable: both its ends are. What is missing was just removed.
+    fn is_kept(&self, from_durable: bool, destination: &Destination) -> bool {
+        from_durable
+            && match destination {
+                Destination::Queue(name) => self.queues.get(name).is_none_or(|queue| queue.declared().durable),
+                Destination::Exchange(name) => {
+                    self.exchanges.get(name).is_none_or(|exchange| exchange.declared.durable)
+                }
+            }
+    }
+
     /// Adds an exchange. The name must be free.
     pub fn add_exchange(&mut self, name: Name, declared: DeclaredExchange) {
+        self.note(declared.durable, |vhost| definitions::exchange(vhost, &name, &declared));
         let routes = Routes::new(declared.kind);
         self.exchanges.insert(name, Exchange { declared, routes, bindings: HashSet::new() });
     }
 
     /// Adds a queue. The name must be free.
     pub fn add_queue(&mut self, queue: Arc<Queue>) {
+        let declared = queue.declared();
+        self.note(declared.durable, |vhost| definitions::queue(vhost, declared, queue.number()));
         self.queues.insert(queue.name().clone(), queue);
     }
 
@@ -132,6 +135,9 @@ impl Topology {
         let deserted = self.unbind_all(&Destination::Queue(name.clone()));
         self.queues.remove(name);
         self.remove_exchanges(deserted);
+        let durable = queue.declared().durable;
+        self.note(durable, |vhost| Item::Undefine { key: definitions::queue_key(vhost, name) });
+        self.note(durable, |_| Item::QueueGone(queue.number()));
         Some(queue)
     }
 
@@ -147,10 +153,15 @@ impl Topology {
     fn remove_exchanges(&mut self, mut names: Vec<Name>) {
         while let Some(name) = names.pop() {
             let Some(exchange) = self.exchanges.remove(&name) else { continue };
+            let durable = exchange.declared.durable;
             for binding in exchange.bindings {
+                let kept = self.is_kept(durable, &binding.destination);
+                self.note(kept, |vhost| Item::Undefine { key: definitions::binding_key(vhost, &binding) });
                 self.forget_destination(&binding);
             }
-            names.extend(self.unbind_all(&Destination::Exchange(name)));
+            let destination = Destination::Exchange(name.clone());
+            names.extend(self.unbind_all(&destination));
+            self.note(durable, |vhost| Item::Undefine { key: definitions::exchange_key(vhost, &name) });
         }
     }
 
@@ -161,6 +172,9 @@ impl Topology {
         let Some(source) = self.exchanges.get_mut(binding.source.as_octets()) else { return };
         if source.bindings.insert(Arc::clone(&binding)) {
             source.routes.bind(binding.key.as_octets(), criteria, target);
+            let durable = source.declared.durable;
+            let kept = self.is_kept(durable, &binding.destination);
+            self.note(kept, |vhost| definitions::binding(vhost, &binding));
             self.bound_to.entry(binding.destination.clone()).or_default().insert(binding);
         }
     }
@@ -179,6 +193,9 @@ impl Topology {
         let criteria = criteria_of(source.declared.kind, &binding.arguments);
         source.routes.unbind(binding.key.as_octets(), criteria.as_ref(), &target);
         let is_deserted = source.declared.auto_delete && source.bindings.is_empty();
+        let durable = source.declared.durable;
+        let kept = self.is_kept(durable, &binding.destination);
+        self.note(kept, |vhost| Item::Undefine { key: definitions::binding_key(vhost, &binding) });
         self.forget_destination(&binding);
         is_deserted.then(|| binding.source.clone())
     }

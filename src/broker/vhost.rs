@@ -3,14 +3,18 @@
 //!
 //! Lock order: topology, then queue, then outbox.
 
+use crate::broker::definitions::Item;
 use crate::broker::replies::Replies;
 use crate::broker::resource::Resource;
 use crate::broker::topology::{self, Routed, Topology};
 use crate::limits;
 use crate::queue::Queue;
 use crate::queue::core::Core;
+use crate::queue::intake;
 use crate::queue::shared::Shared;
 use crate::routing::headers::Headers;
+use crate::store::position::Position;
+use crate::store::record::Operation;
 use crate::wire::fault::{Code, Fault};
 use crate::wire::name::Name;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -26,6 +30,8 @@ pub struct Vhost {
     version: AtomicU64,
     replies: Replies,
     shared: Arc<Shared>,
+    /// The position of the last durable definition, or end of one.
+    defined: AtomicU64,
 }
 
 /// What publishing to an exchange with some key comes to.
@@ -45,7 +51,14 @@ impl Vhost {
     /// A virtual host with the exchanges that are always there.
     pub fn new(name: Name, shared: Arc<Shared>) -> Self {
         let topology = RwLock::new(topology::predeclared());
-        Self { name, topology, version: AtomicU64::new(0), replies: Replies::default(), shared }
+        Self {
+            name,
+            topology,
+            version: AtomicU64::new(0),
+            replies: Replies::default(),
+            shared,
+            defined: AtomicU64::new(0),
+        }
     }
 
     /// Its name.
@@ -73,9 +86,42 @@ impl Vhost {
         self.topology.read()
     }
 
-    /// Changes the names; every cached route is void afterwards, if something was changed.
+    /// Changes the names; every cached route is void afterwards, if something was changed. What changes of what is durable goes to
+    /// the journal.
     pub fn change(&self) -> Change<'_> {
-        Change { topology: self.topology.write(), version: &self.version, changed: false }
+        Change { topology: self.topology.write(), vhost: self, changed: false }
+    }
+
+    /// From now on what changes of what is durable goes to the journal, if there is one.
+    pub fn keep_changes(&self) {
+        if self.shared.journal().is_some() {
+            self.topology.write().keep_changes(&self.name);
+        }
+    }
+
+    /// Everything durable that was defined so far is when this position is.
+    pub fn defined(&self) -> Position {
+        Position::from_number(self.defined.load(Ordering::Acquire))
+    }
+
+    /// Has the journal take what has changed: in one piece, unless that would be too large. In order as it is, each piece leaves
+    /// what makes sense.
+    fn journal_changes(&self, items: &[Item]) {
+        let Some(journal) = self.shared.journal() else { return };
+        for items in items.chunks(limits::DEFINITIONS_AT_ONCE) {
+            let operations: Vec<_> = items.iter().map(operation).collect();
+            let appended = match &*operations {
+                [only] => journal.append(only),
+                _ => journal.append_batch(&operations),
+            };
+            match appended {
+                Ok(position) => self.defined.store(position.number(), Ordering::Release),
+                Err(refused) => {
+                    intake::refuse(journal, &refused);
+                    self.defined.store(intake::never().number(), Ordering::Release);
+                }
+            }
+        }
     }
 
     /// `queue 'q' in vhost 'v'`.
@@ -178,10 +224,18 @@ impl Vhost {
     }
 }
 
+fn operation(item: &Item) -> Operation<'_> {
+    match item {
+        Item::Define { key, value } => Operation::Define { key, value },
+        Item::Undefine { key } => Operation::Undefine { key },
+        Item::QueueGone(queue) => Operation::QueueGone { queue: *queue },
+    }
+}
+
 /// The names, open for change.
 pub struct Change<'a> {
     topology: RwLockWriteGuard<'a, Topology>,
-    version: &'a AtomicU64,
+    vhost: &'a Vhost,
     changed: bool,
 }
 
@@ -203,8 +257,12 @@ impl DerefMut for Change<'_> {
 impl Drop for Change<'_> {
     fn drop(&mut self) {
         if self.changed {
+            let items = self.topology.take_changes();
+            if !items.is_empty() {
+                self.vhost.journal_changes(&items);
+            }
             // Before the lock is let go: whoever reads the new version finds the new names.
-            self.version.fetch_add(1, Ordering::Release);
+            self.vhost.version.fetch_add(1, Ordering::Release);
         }
     }
 }

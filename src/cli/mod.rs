@@ -1,8 +1,8 @@
 //! The command line: which command, with which arguments. One file a command; it knows no AMQP.
 
-pub mod data_dir;
 pub mod perf;
 pub mod serve;
+pub mod store;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -23,6 +23,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Load a broker, this one or another, and measure it.
     Perf(Box<perf::Arguments>),
+    /// Look at a data directory, or mend it, while no broker uses it.
+    Store(store::Arguments),
 }
 
 /// Runs the command that the arguments name.
@@ -30,6 +32,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     match arguments.command {
         Some(Command::Serve(serve)) => serve::run(&serve),
         Some(Command::Perf(perf)) => perf::run(&perf),
+        Some(Command::Store(store)) => store::run(&store),
         None => serve::run(&arguments.serve),
     }
 }

@@ -1,9 +1,8 @@
 //! `leveret serve`: configuration, log, runtime, signals, exit code. Serving itself is the server's.
 //!
-//! Exit codes: 0 after SIGTERM or Ctrl-C, 1 when the broker cannot start, 2 for a bad configuration or argument.
+//! Exit codes: 0 after SIGTERM or Ctrl-C, 1 when the broker cannot start or its store has failed, 2 for a bad configuration or argument.
 
-use crate::cli::data_dir::DataDir;
-use crate::config::{Config, PREFIX};
+use crate::config::{Config, PREFIX, StoreKind};
 use crate::server::Broker;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -26,6 +25,9 @@ pub struct Arguments {
     /// Where the broker keeps its files
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Keep everything in memory: nothing touches the disk, and everything ends with the broker
+    #[arg(long)]
+    ephemeral: bool,
     /// What to log, as a tracing filter: error, warn, info, debug, or module=level,...
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -40,12 +42,13 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     if let Err(message) = start_log(&config.log) {
         return fail(2, &message);
     }
-    let data_dir = match DataDir::lock(&config.data_dir) {
-        Ok(data_dir) => data_dir,
-        Err(message) => return fail(1, &message),
-    };
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir = %data_dir.path().display(), "starting leveret");
-    tracing::warn!("queues and messages are kept in memory only: they end with this process");
+    let directory = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
+    match config.store.kind {
+        StoreKind::Disk => {
+            tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir = %directory.display(), "starting leveret");
+        }
+        StoreKind::Memory => tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting leveret"),
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &format!("cannot start the runtime: {error}")),
@@ -63,9 +66,20 @@ async fn serve(config: Config) -> ExitCode {
         Err(error) => return fail(1, &error.to_string()),
     };
     tracing::info!("Server startup complete");
-    let signal = signals.wait().await;
-    tracing::info!(signal, "shutting down");
-    broker.shutdown().await;
+    let failed = tokio::select! {
+        signal = signals.wait() => {
+            tracing::info!(signal, "shutting down");
+            None
+        }
+        reason = broker.failed() => Some(reason),
+    };
+    let stopped = broker.shutdown().await;
+    if let Some(reason) = failed {
+        return fail(1, &format!("the store has failed: {reason}"));
+    }
+    if let Err(reason) = stopped {
+        return fail(1, &reason);
+    }
     tracing::info!("shutdown complete");
     ExitCode::SUCCESS
 }
@@ -77,6 +91,9 @@ fn load(arguments: &Arguments) -> Result<Config, String> {
     }
     if let Some(data_dir) = &arguments.data_dir {
         config.data_dir = data_dir.clone();
+    }
+    if arguments.ephemeral {
+        config.store.kind = StoreKind::Memory;
     }
     if let Some(log) = &arguments.log {
         config.log = log.clone();

@@ -34,7 +34,7 @@ pub const PREFIX: &str = "LEVERET_";
 const FOREIGN: [&str; 4] = ["LEVERET_TEST_", "LEVERET_STEPS_", "LEVERET_SERVICE_", "LEVERET_PORT_"];
 
 /// Every key, in the order of config.toml.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 22] = [
     "bind",
     "data_dir",
     "log",
@@ -44,6 +44,7 @@ const KEYS: [&str; 18] = [
     "handshake_timeout_ms",
     "max_message_size",
     "memory_high_watermark",
+    "disk_free_limit",
     "server_version",
     "cluster_name",
     "default_vhost",
@@ -53,7 +54,12 @@ const KEYS: [&str; 18] = [
     "users",
     "loopback_users",
     "anonymous_user",
+    "store.kind",
+    "store.sync",
+    "store.sync_interval_ms",
 ];
+/// What stands before the dot of a key is a table of the file.
+const SECTIONS: [&str; 1] = ["store"];
 const USER_KEYS: [&str; 3] = ["name", "password", "impersonator"];
 
 const NAME: &str = "a name of 1 to 255 octets";
@@ -79,6 +85,10 @@ pub struct Config {
     pub max_message_size: u64,
     /// Octets held in messages at which publishers are held back, at least 1. The default is half of what this process may use.
     pub memory_high_watermark: u64,
+    /// Octets free on the disk of `data_dir` below which publishers are held back; 0: never.
+    pub disk_free_limit: u64,
+    /// How what is durable is kept.
+    pub store: Store,
     /// The RabbitMQ version that clients are told, three numbers and perhaps more.
     pub server_version: String,
     /// The cluster name that clients are told.
@@ -97,6 +107,37 @@ pub struct Config {
     pub loopback_users: Vec<String>,
     /// The user that an ANONYMOUS login becomes, one that exists; `None`: the mechanism is not offered.
     pub anonymous_user: Option<String>,
+}
+
+/// How what is durable is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// Where.
+    pub kind: StoreKind,
+    /// When the disk is made to keep what was written.
+    pub sync: SyncKind,
+    /// With [`SyncKind::Interval`]: at most so many milliseconds later, 1 to 60000.
+    pub sync_interval_ms: u64,
+}
+
+/// Where what is durable is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// In `data_dir`.
+    Disk,
+    /// In memory: it ends with the broker, and nothing touches the disk.
+    Memory,
+}
+
+/// When the disk is made to keep what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncKind {
+    /// Before anything is confirmed; what comes meanwhile shares the next time.
+    Group,
+    /// A bounded time after it was confirmed: that much a loss of power may take away, the end of the process nothing.
+    Interval,
+    /// When the operating system likes, as RabbitMQ's classic queues do; the end of the process takes nothing away.
+    Os,
 }
 
 /// Somebody who may log in.
@@ -146,6 +187,8 @@ impl Default for Config {
             handshake_timeout_ms: 10_000,
             max_message_size: 16 << 20,
             memory_high_watermark: memory::percent(50),
+            disk_free_limit: 50_000_000,
+            store: Store { kind: StoreKind::Disk, sync: SyncKind::Group, sync_interval_ms: 100 },
             server_version: "4.2.9".to_owned(),
             cluster_name: "leveret@localhost".to_owned(),
             default_vhost: "/".to_owned(),
@@ -211,6 +254,25 @@ impl Config {
             "handshake_timeout_ms" => self.handshake_timeout_ms = value.whole(1..=HOUR_MS, "milliseconds")?,
             "max_message_size" => self.max_message_size = value.whole(1..=MESSAGE_MAX, "octets")?,
             "memory_high_watermark" => self.memory_high_watermark = value.size()?,
+            "disk_free_limit" => self.disk_free_limit = value.disk_size()?,
+            "store.kind" => {
+                self.store.kind = value.text("\"disk\" or \"memory\"", |text| match text {
+                    "disk" => Some(StoreKind::Disk),
+                    "memory" => Some(StoreKind::Memory),
+                    _ => None,
+                })?;
+            }
+            "store.sync" => {
+                self.store.sync = value.text("\"group\", \"interval\" or \"os\"", |text| match text {
+                    "group" => Some(SyncKind::Group),
+                    "interval" => Some(SyncKind::Interval),
+                    "os" => Some(SyncKind::Os),
+                    _ => None,
+                })?;
+            }
+            "store.sync_interval_ms" => {
+                self.store.sync_interval_ms = value.whole(1..=60_000, "milliseconds")?;
+            }
             "server_version" => self.server_version = value.text("a version such as \"4.2.9\"", version)?,
             "cluster_name" => self.cluster_name = value.text(NAME, name)?,
             "default_vhost" => self.default_vhost = value.text(NAME, name)?,
@@ -309,9 +371,19 @@ impl Loader {
         })?;
         let mut entries: Vec<_> = table.get_ref().iter().collect();
         entries.sort_by_key(|(key, _)| key.span().start);
+        let place_of = |at| place(origin, text, at);
         for (key, value) in entries {
-            let place_of = |at| place(origin, text, at);
-            self.set(key.get_ref(), &Value::toml(value), place_of(key.span().start), place_of)?;
+            let section = value.get_ref().as_table().filter(|_| SECTIONS.contains(&key.get_ref().as_ref()));
+            let Some(section) = section else {
+                self.set(key.get_ref(), &Value::toml(value), place_of(key.span().start), place_of)?;
+                continue;
+            };
+            let mut entries: Vec<_> = section.iter().collect();
+            entries.sort_by_key(|(key, _)| key.span().start);
+            for (inner, value) in entries {
+                let name = format!("{}.{}", key.get_ref(), inner.get_ref());
+                self.set(&name, &Value::toml(value), place_of(inner.span().start), place_of)?;
+            }
         }
         Ok(())
     }
@@ -323,7 +395,7 @@ impl Loader {
         }
         let place = format!("environment variable {name}");
         let upper = name.strip_prefix(PREFIX).unwrap_or(name);
-        match KEYS.into_iter().find(|key| key.to_ascii_uppercase() == upper) {
+        match KEYS.into_iter().find(|key| key.replace('.', "_").to_ascii_uppercase() == upper) {
             Some(key) => self.set(key, &Value::variable(text), place.clone(), |_| place.clone()),
             None => Err(ConfigError::unknown(place, upper, &KEYS)),
         }
@@ -401,7 +473,10 @@ mod tests {
         assert_eq!(parse(text), Ok(Config::default()));
         let table = DeTable::parse(text).unwrap();
         for key in KEYS {
-            let set = table.get_ref().contains_key(key);
+            let in_section = key.split_once('.').and_then(|(section, key)| {
+                table.get_ref().get(section)?.get_ref().as_table().map(|table| table.contains_key(key))
+            });
+            let set = in_section.unwrap_or(table.get_ref().contains_key(key));
             assert!(set || (key == "users" && text.contains("# [[users]]")), "{key} is not in config.toml");
         }
     }
@@ -424,6 +499,7 @@ mod tests {
             handshake_timeout_ms = 1_000
             max_message_size = 536870912
             memory_high_watermark = 77
+            disk_free_limit = 0
             server_version = "3.13.7"
             cluster_name = "c"
             default_vhost = "v"
@@ -432,6 +508,10 @@ mod tests {
             default_pass = "p"
             loopback_users = []
             anonymous_user = "x"
+            [store]
+            kind = "memory"
+            sync = "interval"
+            sync_interval_ms = 7
             [[users]]
             name = "x"
             password = "y"
@@ -453,6 +533,8 @@ mod tests {
             handshake_timeout_ms: 1000,
             max_message_size: 536_870_912,
             memory_high_watermark: 77,
+            disk_free_limit: 0,
+            store: Store { kind: StoreKind::Memory, sync: SyncKind::Interval, sync_interval_ms: 7 },
             server_version: "3.13.7".into(),
             cluster_name: "c".into(),
             default_vhost: "v".into(),
@@ -501,6 +583,16 @@ mod tests {
                 "bind = 5672",
                 "f.toml:1:8: bind: found 5672, expected a list, each element an address such as \"127.0.0.1:5672\" or \"[::1]:5672\"",
             ),
+            (
+                "disk_free_limit = -1",
+                "f.toml:1:19: disk_free_limit: found -1, expected a number of octets, or a text such as \"50MB\" or \"1GiB\"",
+            ),
+            (
+                "[store]\nsync = \"never\"",
+                "f.toml:2:8: store.sync: found \"never\", expected \"group\", \"interval\" or \"os\"",
+            ),
+            ("store = 1", "f.toml:1:1: store: unknown key, expected one of KEYS"),
+            ("[store]\n kin = 1", "f.toml:2:2: store.kin: unknown key, expected one of KEYS"),
             ("bind = []", "f.toml:1:8: bind: found none, expected at least one address"),
             ("data_dir = \"\"", "f.toml:1:12: data_dir: found \"\", expected the path of a directory"),
             (
@@ -518,7 +610,7 @@ mod tests {
                 "f.toml:1:25: memory_high_watermark: found \"1MB\", expected a number of octets above 0, or a text such as \"512MiB\", \"2GiB\" or \"50%\"",
             ),
         ] {
-            assert_eq!(parse(text), Err(error.to_owned()));
+            assert_eq!(parse(text), Err(error.replace("KEYS", &KEYS.join(", "))));
         }
         assert!(parse("memory_high_watermark = 0").is_err());
         assert!(parse("memory_high_watermark = -1").is_err());
@@ -613,6 +705,8 @@ mod tests {
             ("LEVERET_ANONYMOUS_USER", "u"),
             ("LEVERET_MEMORY_HIGH_WATERMARK", "1GiB"),
             ("LEVERET_VHOSTS", "/,b"),
+            ("LEVERET_STORE_SYNC", "os"),
+            ("LEVERET_DISK_FREE_LIMIT", "1GB"),
         ]);
         let expected = Config {
             bind: vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()],
@@ -621,12 +715,15 @@ mod tests {
             loopback_users: vec![],
             anonymous_user: Some("u".into()),
             memory_high_watermark: 1 << 30,
+            disk_free_limit: 1_000_000_000,
+            store: Store { sync: SyncKind::Os, ..Config::default().store },
             vhosts: vec!["/".into(), "b".into()],
             ..Config::default()
         };
         assert_eq!(config, Ok(expected));
         for key in KEYS.into_iter().filter(|key| *key != "users") {
-            let error = load(&[(&format!("LEVERET_{}", key.to_ascii_uppercase()), &"\u{1}=".repeat(200))]);
+            let error =
+                load(&[(&format!("LEVERET_{}", key.replace('.', "_").to_ascii_uppercase()), &"\u{1}=".repeat(200))]);
             let allowed = ["data_dir", "default_pass"].contains(&key);
             assert_eq!(error.is_ok(), allowed, "{key}: {error:?}");
         }

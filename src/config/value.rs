@@ -64,6 +64,15 @@ impl<'a> Value<'a> {
         })
     }
 
+    /// Octets of a disk, as a whole number or as a text such as "50MB" or "1GiB".
+    pub(super) fn disk_size(&self) -> Result<u64, Mismatch> {
+        let size = match self.as_whole() {
+            Some(number) => u64::try_from(number).ok(),
+            None => self.as_text().and_then(|text| with_unit(text.trim())),
+        };
+        size.ok_or_else(|| self.mismatch("a number of octets, or a text such as \"50MB\" or \"1GiB\""))
+    }
+
     pub(super) fn boolean(&self) -> Result<bool, Mismatch> {
         match self.shape {
             Shape::Toml(DeValue::Boolean(value)) => Ok(*value),
@@ -148,9 +157,16 @@ fn parse_size(text: &str) -> Option<u64> {
     if let Some(share) = text.strip_suffix('%') {
         return share.trim_end().parse().ok().filter(|share| *share <= 100).map(memory::percent);
     }
+    // "1MB" is not taken here: memory is not counted in thousands.
     let in_unit = |(name, octets)| Some((text.strip_suffix(name)?, octets));
     let (number, octets) = UNITS.into_iter().find_map(in_unit).unwrap_or((text, 1));
     number.trim_end().parse::<u64>().ok()?.checked_mul(octets)
+}
+
+fn with_unit(text: &str) -> Option<u64> {
+    const THOUSANDS: [(&str, u64); 3] = [("kB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000)];
+    let in_unit = |(name, octets)| text.strip_suffix(name)?.trim_end().parse::<u64>().ok()?.checked_mul(octets);
+    THOUSANDS.into_iter().find_map(in_unit).or_else(|| parse_size(text).filter(|_| !text.ends_with('%')))
 }
 
 #[cfg(test)]

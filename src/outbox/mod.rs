@@ -18,7 +18,7 @@ use crate::wire::encode_reply::{self, Reply};
 use crate::wire::fault::{Code, Fault};
 use crate::wire::name::Name;
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -84,6 +84,8 @@ const HAS_WRITER: u8 = 2;
 #[derive(Debug)]
 pub struct Inner {
     pending: Vec<u8>,
+    /// From these places of `pending` on nothing is written before the position is durable; both rise.
+    holds: VecDeque<(usize, Position)>,
     frame_max: u32,
     channels: Vec<Option<Box<Ledger>>>,
     errands: Errands,
@@ -167,6 +169,7 @@ impl Default for Outbox {
         Self {
             inner: Mutex::new(Inner {
                 pending: Vec::new(),
+                holds: VecDeque::new(),
                 frame_max: limits::FRAME_SIZE_BEFORE_TUNE,
                 channels: Vec::new(),
                 errands: Errands::default(),
@@ -251,6 +254,7 @@ impl Outbox {
         inner.finished = true;
         inner.line = None;
         inner.pending = Vec::new();
+        inner.holds.clear();
         drop(inner);
         self.writer.notify_one();
         self.owner.notify_one();
@@ -269,10 +273,11 @@ impl Outbox {
         if !inner.errands.stalled.is_empty() || inner.holds_reader() {
             self.owner.notify_one();
         }
-        if inner.pending.is_empty() {
-            return if inner.finished { Taken::Finished } else { Taken::Nothing };
+        match inner.free() {
+            0 if inner.pending.is_empty() && inner.finished => return Taken::Finished,
+            0 => return Taken::Nothing,
+            free => inner.take_free(free, spare),
         }
-        std::mem::swap(&mut inner.pending, spare);
         inner.pen = Pen::Writer;
         Taken::Octets
     }
@@ -283,13 +288,14 @@ impl Outbox {
         match inner.pen {
             // It will look again, and sees what was appended.
             Pen::Writer | Pen::Another { .. } => return true,
-            Pen::Free if inner.pending.len() > limits::DIRECT_OCTETS => return false,
+            Pen::Free if inner.free() > limits::DIRECT_OCTETS => return false,
             Pen::Free => {}
         }
         let Some(line) = inner.line.clone() else { return false };
         inner.pen = Pen::Another { missed: false };
         inner.announced = false;
-        let octets = std::mem::take(&mut inner.pending);
+        let (free, mut octets) = (inner.free(), Vec::new());
+        inner.take_free(free, &mut octets);
         drop(inner);
         let written = line.try_write(&octets);
         self.lock().written_directly(octets, written)
@@ -297,11 +303,15 @@ impl Outbox {
 }
 
 impl OnDurable for Outbox {
-    fn durable(&self, _: Position) {
+    fn durable(&self, durable: Position) {
+        if self.lock().release(durable) {
+            self.wake_writer();
+        }
         self.ring_owner();
     }
 
     fn failed(&self, failure: &Failure) {
+        self.lock().drop_held();
         self.ask_to_close(Fault::new(Code::InternalError, format_args!("the store has failed: {failure}")));
     }
 }
@@ -312,10 +322,53 @@ impl Inner {
         let missed = std::mem::replace(&mut self.pen, Pen::Free) == Pen::Another { missed: true };
         if written < octets.len() && !self.dead {
             octets.drain(..written);
+            self.holds.iter_mut().for_each(|(at, _)| *at += octets.len());
             octets.append(&mut self.pending);
             self.pending = octets;
         }
-        self.pending.is_empty() && !missed
+        self.free() == 0 && !missed
+    }
+
+    /// How many octets may be written.
+    fn free(&self) -> usize {
+        self.holds.front().map_or(self.pending.len(), |(at, _)| *at)
+    }
+
+    /// Moves the first `free` octets to `into`, which is empty.
+    fn take_free(&mut self, free: usize, into: &mut Vec<u8>) {
+        if free == self.pending.len() {
+            std::mem::swap(&mut self.pending, into);
+        } else {
+            into.extend(self.pending.drain(..free));
+        }
+        self.holds.iter_mut().for_each(|(at, _)| *at -= free);
+    }
+
+    /// What is appended from now on is written when `position` is durable, and not before.
+    pub fn hold_until(&mut self, position: Position) {
+        if self.holds.back().is_none_or(|(_, last)| *last < position) {
+            self.holds.push_back((self.pending.len(), position));
+        }
+    }
+
+    /// The position that has to be durable next for something to be written.
+    pub fn held_for(&self) -> Option<Position> {
+        self.holds.front().map(|(_, position)| *position)
+    }
+
+    /// Everything up to `durable` is. True: there is more to write.
+    pub fn release(&mut self, durable: Position) -> bool {
+        let before = self.free();
+        while self.holds.front().is_some_and(|(_, position)| *position <= durable) {
+            self.holds.pop_front();
+        }
+        self.free() > before
+    }
+
+    /// What is held is never written.
+    fn drop_held(&mut self) {
+        self.pending.truncate(self.free());
+        self.holds.clear();
     }
 
     /// The frame size both sides agreed on, in octets.
@@ -429,6 +482,12 @@ impl Inner {
     pub fn heartbeat(&mut self) {
         if self.pending.is_empty() {
             encode_content::heartbeat(&mut self.pending);
+        } else if self.free() == 0 {
+            // What is held does not show anything.
+            let mut heartbeat = Vec::new();
+            encode_content::heartbeat(&mut heartbeat);
+            self.holds.iter_mut().for_each(|(at, _)| *at += heartbeat.len());
+            self.pending.splice(..0, heartbeat);
         }
     }
 

@@ -40,6 +40,11 @@ impl Plan {
         Self { queue, durable, first: core.next_seq(), stay }
     }
 
+    /// Whether any message of the run is for the journal.
+    pub fn concerns_journal(&self, run: &[Message]) -> bool {
+        self.stay < run.len() || self.durable && run.iter().any(Message::is_persistent)
+    }
+
     fn kept(&self, at: usize, message: &Message) -> Kept {
         match () {
             () if self.durable && message.is_persistent() => Kept::ForGood,

@@ -147,7 +147,9 @@ impl Queue {
         let plan = Plan::new(self.number, self.declared.durable, &hold.state.core, run, &self.shared);
         let mut position = None;
         hold.state.paged |= plan.stay < run.len();
-        if let Some(journal) = self.shared.journal() {
+        if let Some(journal) = self.shared.journal()
+            && plan.concerns_journal(run)
+        {
             let mut intake = Intake::default();
             intake.add(&plan, run);
             position = intake.append(journal, self.shared.wall_ms(), &[], false);

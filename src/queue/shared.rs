@@ -1,6 +1,7 @@
 //! What all queues of one broker share: counters, the journal, numbers by which the journal knows them, and the time. It knows no
 //! queue.
 
+use crate::clock::Tick;
 use crate::counters::Counters;
 use crate::limits;
 use crate::queue::pager::Pager;
@@ -16,7 +17,8 @@ pub struct Shared {
     last_number: AtomicU64,
     pager: Pager,
     page_at: u64,
-    wall_ms: AtomicU64,
+    now: AtomicU64,
+    wall_at_zero: AtomicU64,
 }
 
 impl Default for Shared {
@@ -27,7 +29,8 @@ impl Default for Shared {
             last_number: AtomicU64::default(),
             pager: Pager::default(),
             page_at: limits::PAGE_AT,
-            wall_ms: AtomicU64::default(),
+            now: AtomicU64::default(),
+            wall_at_zero: AtomicU64::default(),
         }
     }
 }
@@ -69,13 +72,19 @@ impl Shared {
         self.page_at
     }
 
-    /// The wall clock as it was last told, in ms since 1970.
+    /// The wall clock as it was when somebody last told the time, in ms since 1970.
     pub fn wall_ms(&self) -> u64 {
-        self.wall_ms.load(Ordering::Relaxed)
+        self.wall_at_zero.load(Ordering::Relaxed).saturating_add(self.now.load(Ordering::Relaxed))
     }
 
-    /// Tells the wall clock, in ms since 1970.
-    pub fn tell_wall_ms(&self, wall_ms: u64) {
-        self.wall_ms.store(wall_ms, Ordering::Relaxed);
+    /// Tells what the wall clock says now, in ms since 1970.
+    pub fn set_wall_ms(&self, now: Tick, wall_ms: u64) {
+        self.wall_at_zero.store(wall_ms.saturating_sub(now.0), Ordering::Relaxed);
+        self.tell(now);
+    }
+
+    /// Tells the time.
+    pub fn tell(&self, now: Tick) {
+        self.now.store(now.0, Ordering::Relaxed);
     }
 }

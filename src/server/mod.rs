@@ -1,6 +1,8 @@
 //! The running broker: listeners, connections, shutdown. The only floor with sockets; it knows no method and no queue.
 
 pub mod connection;
+pub mod data_dir;
+pub mod keeping;
 pub mod listener;
 pub mod start_error;
 pub mod writer;
@@ -8,8 +10,11 @@ pub mod writer;
 use crate::broker::node::Node;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::server::keeping::Keeping;
 use crate::server::listener::Listeners;
 use crate::server::start_error::StartError;
+use crate::store::disk::Disk;
+use crate::store::recovery::Recovered;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -24,11 +29,13 @@ use tokio::task::JoinHandle;
 /// use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions};
 /// use lapin::types::FieldTable;
 /// use lapin::{BasicProperties, Connection, ConnectionProperties};
+/// use leveret::config::{Store, StoreKind};
 /// use leveret::{Broker, Config};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # tokio::runtime::Runtime::new()?.block_on(async {
-/// let config = Config { bind: vec!["127.0.0.1:0".parse()?], ..Config::default() };
+/// let store = Store { kind: StoreKind::Memory, ..Config::default().store };
+/// let config = Config { bind: vec!["127.0.0.1:0".parse()?], store, ..Config::default() };
 /// let broker = Broker::start(config).await?;
 /// let url = format!("amqp://guest:guest@{}/%2f", broker.address());
 ///
@@ -41,7 +48,7 @@ use tokio::task::JoinHandle;
 /// assert_eq!(message.ok_or("the queue is empty")?.data, b"Hazel");
 ///
 /// connection.close(200, "done".into()).await?;
-/// broker.shutdown().await;
+/// broker.shutdown().await?;
 /// # Ok(())
 /// # })
 /// # }
@@ -51,20 +58,67 @@ pub struct Broker {
     addresses: Vec<SocketAddr>,
     stop: watch::Sender<bool>,
     serving: JoinHandle<()>,
+    keeping: Option<Keeping>,
+    looking_after: Option<JoinHandle<()>>,
 }
 
 impl Broker {
     /// Starts a broker. Port 0 in `config.bind` stands for any free port; see [`Broker::address`].
     ///
+    /// What `config.data_dir` holds is read first; with `config.store.kind` [`StoreKind::Memory`](crate::config::StoreKind::Memory)
+    /// nothing touches the disk. No two brokers can share a directory.
+    ///
     /// # Errors
-    /// An address cannot be listened on.
+    /// An address cannot be listened on; the data directory is used by another broker; what is in it cannot be relied on.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        let open = tokio::task::spawn_blocking(move || Keeping::open(&config).map(|kept| (kept, config)));
+        let (kept, config) = open.await.map_err(|error| StartError::DataDir(error.to_string()))??;
+        // Last: nobody connects before there is somebody to answer.
         let listeners = Listeners::bind(&config.bind).await?;
-        let addresses = listeners.addresses();
-        let node = Arc::new(Node::new(config));
+        Self::serve(listeners, config, kept)
+    }
+
+    /// As [`Broker::start`], with what is durable on a disk that the caller brings along: for tests that have one fail.
+    ///
+    /// # Errors
+    /// As [`Broker::start`].
+    pub async fn start_on(config: Config, disk: Arc<dyn Disk>) -> Result<Self, StartError> {
+        let listeners = Listeners::bind(&config.bind).await?;
+        let refused = |error| StartError::store(&config.data_dir, error);
+        let kept = Keeping::on_disk(disk, &config).map_err(refused)?;
+        Self::serve(listeners, config, Some(kept))
+    }
+
+    fn serve(listeners: Listeners, config: Config, kept: Option<(Keeping, Recovered)>) -> Result<Self, StartError> {
+        let clock = Clock::system();
+        let (node, keeping) = match kept {
+            None => (Node::new(config), None),
+            Some((keeping, recovered)) => {
+                let directory = config.data_dir.clone();
+                let node = Node::with_store(config, keeping.journal(), &recovered)
+                    .map_err(|reason| StartError::Store { directory, reason, damaged: false })?;
+                (node, Some(keeping))
+            }
+        };
+        let node = Arc::new(node);
+        node.shared().set_wall_ms(clock.now(), clock.wall_ms());
+        let looking_after = keeping.as_ref().map(|keeping| {
+            let (node, journal) = (Arc::clone(&node), Arc::clone(keeping.journal()));
+            tokio::spawn(keeping::look_after(node, journal, keeping.failed()))
+        });
         let (stop, stopped) = watch::channel(false);
-        let serving = tokio::spawn(listeners.serve(node, Clock::system(), stopped));
-        Ok(Self { addresses, stop, serving })
+        let addresses = listeners.addresses();
+        let serving = tokio::spawn(listeners.serve(node, clock, stopped));
+        Ok(Self { addresses, stop, serving, keeping, looking_after })
+    }
+
+    /// Waits until nothing becomes durable any more, because the disk has failed: why. The clients' connections are being closed
+    /// then, and nothing that was not durable was confirmed. What remains is to shut down, and to start again.
+    pub async fn failed(&self) -> String {
+        let Some(keeping) = &self.keeping else { return std::future::pending().await };
+        let mut failed = keeping.failed();
+        let reason = failed.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        reason.unwrap_or_default()
     }
 
     /// The first address it listens on.
@@ -78,17 +132,31 @@ impl Broker {
         &self.addresses
     }
 
-    /// Closes every connection with 320 and every listener. When it returns, nothing is left of the broker.
-    pub async fn shutdown(mut self) {
+    /// Closes every connection with 320 and every listener, and syncs what is durable. When it returns, nothing is left of the
+    /// broker.
+    ///
+    /// # Errors
+    /// What was not synced, or that the next start takes longer.
+    pub async fn shutdown(mut self) -> Result<(), String> {
         self.stop.send_replace(true);
         if let Err(error) = (&mut self.serving).await {
             tracing::error!(%error, "the listeners ended badly");
         }
+        if let Some(looking_after) = self.looking_after.take() {
+            looking_after.abort();
+            let _ = looking_after.await;
+        }
+        let Some(keeping) = self.keeping.take() else { return Ok(()) };
+        let stop = tokio::task::spawn_blocking(move || keeping.stop());
+        stop.await.unwrap_or_else(|error| Err(error.to_string()))
     }
 }
 
 impl Drop for Broker {
     fn drop(&mut self) {
         self.serving.abort();
+        if let Some(looking_after) = &self.looking_after {
+            looking_after.abort();
+        }
     }
 }

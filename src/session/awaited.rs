@@ -9,6 +9,8 @@ pub(super) struct Awaited {
     pub(super) channels: Vec<u16>,
     /// The journal rings at this position.
     pub(super) watched: Option<Position>,
+    /// The outbox holds replies back.
+    pub(super) holds: bool,
     /// No more is read until this one is durable.
     pub(super) crowded: Option<Position>,
 }

@@ -75,21 +75,21 @@ impl Running {
             Method::ExchangeDeclare { exchange, kind, durable, auto_delete, internal, no_wait, arguments, .. } => {
                 let declare = ExchangeDeclare { name: exchange, kind, durable, auto_delete, internal, arguments };
                 self.vhost.declare_exchange(declare)?;
-                self.answer(number, no_wait, &Reply::ExchangeDeclareOk, touched);
+                self.answer_kept(number, no_wait, &Reply::ExchangeDeclareOk, touched);
             }
             Method::ExchangeDelete { exchange, if_unused, no_wait } => {
                 self.vhost.delete_exchange(exchange, if_unused)?;
-                self.answer(number, no_wait, &Reply::ExchangeDeleteOk, touched);
+                self.answer_kept(number, no_wait, &Reply::ExchangeDeleteOk, touched);
             }
             Method::ExchangeBind { destination, source, routing_key: key, no_wait, arguments } => {
                 let bind = Bind { source, destination, to_queue: false, key, arguments };
                 self.vhost.bind(bind, self.number)?;
-                self.answer(number, no_wait, &Reply::ExchangeBindOk, touched);
+                self.answer_kept(number, no_wait, &Reply::ExchangeBindOk, touched);
             }
             Method::ExchangeUnbind { destination, source, routing_key: key, no_wait, arguments } => {
                 let bind = Bind { source, destination, to_queue: false, key, arguments };
                 self.vhost.unbind(bind)?;
-                self.answer(number, no_wait, &Reply::ExchangeUnbindOk, touched);
+                self.answer_kept(number, no_wait, &Reply::ExchangeUnbindOk, touched);
             }
             other => return self.queue_method(number, other, touched),
         }
@@ -106,13 +106,13 @@ impl Running {
                 let (name, key) = self.queue_and_key(number, queue, routing_key)?;
                 let (destination, key) = (name.as_octets(), key.as_octets());
                 self.vhost.bind(Bind { source, destination, to_queue: true, key, arguments }, self.number)?;
-                self.answer(number, no_wait, &Reply::QueueBindOk, touched);
+                self.answer_kept(number, no_wait, &Reply::QueueBindOk, touched);
             }
             Method::QueueUnbind { queue, exchange: source, routing_key, arguments } => {
                 let (name, key) = self.queue_and_key(number, queue, routing_key)?;
                 let (destination, key) = (name.as_octets(), key.as_octets());
                 self.vhost.unbind(Bind { source, destination, to_queue: true, key, arguments })?;
-                self.say(number, &Reply::QueueUnbindOk, touched);
+                self.answer_kept(number, false, &Reply::QueueUnbindOk, touched);
             }
             Method::QueuePurge { queue, no_wait } => {
                 let name = self.queue_name(number, queue)?;
@@ -125,7 +125,7 @@ impl Running {
                 let deleted = self.vhost.delete_queue(name.as_octets(), self.number, if_unused, if_empty)?;
                 self.owned.remove(&name);
                 let message_count = u32::try_from(deleted).unwrap_or(u32::MAX);
-                self.answer(number, no_wait, &Reply::QueueDeleteOk { message_count }, touched);
+                self.answer_kept(number, no_wait, &Reply::QueueDeleteOk { message_count }, touched);
             }
             _ => return Err(Fault::new(Code::CommandInvalid, "unimplemented method")),
         }
@@ -154,7 +154,11 @@ impl Running {
             message_count: count(declared.counts.messages),
             consumer_count: count(declared.counts.consumers),
         };
-        self.answer(number, no_wait, &reply, touched);
+        if declare.durable && !declare.exclusive && !passive {
+            self.answer_kept(number, no_wait, &reply, touched);
+        } else {
+            self.answer(number, no_wait, &reply, touched);
+        }
         if let Some(channel) = self.channel(number) {
             channel.last_queue = Some(declared.name);
         }
@@ -176,6 +180,13 @@ impl Running {
         let means_last = queue.is_empty() && key.is_empty();
         let key = if means_last { name.clone() } else { Name::new(key).unwrap_or_default() };
         Ok((name, key))
+    }
+
+    /// Answers when what is defined by now is durable.
+    fn answer_kept(&mut self, number: u16, no_wait: bool, reply: &Reply<'_>, touched: &mut Touched) {
+        if !no_wait {
+            self.say_when_durable(number, reply, Some(self.vhost.defined()), touched);
+        }
     }
 
     fn answer(&mut self, number: u16, no_wait: bool, reply: &Reply<'_>, touched: &mut Touched) {

@@ -28,13 +28,15 @@ impl Running {
         self.send_confirms(touched);
     }
 
-    /// Sends the confirms that are due, and has the journal ring for the next.
+    /// Sends the confirms that are due, and has the journal ring for what comes next.
     pub(super) fn send_confirms(&mut self, touched: &mut Touched) {
-        while !self.awaited.channels.is_empty() {
+        while !self.awaited.channels.is_empty() || self.awaited.holds {
             let durable = self.journal().map_or(Position::ZERO, |journal| journal.durable());
-            let Some(next) = self.send_due(durable, touched) else { return };
+            let confirms = self.send_due(durable, touched);
+            let held = self.release_held(durable, touched);
+            let Some(next) = [confirms, held].into_iter().flatten().min() else { return };
             self.awaited.watched = self.awaited.watched.filter(|watched| *watched > durable);
-            if self.awaited.watched.is_some() {
+            if self.awaited.watched.is_some_and(|watched| watched <= next) {
                 return;
             }
             if self.watch(next) {
@@ -42,6 +44,20 @@ impl Running {
                 return;
             }
         }
+    }
+
+    /// Lets go of replies that were held; the position that has to be durable next.
+    fn release_held(&mut self, durable: Position, touched: &mut Touched) -> Option<Position> {
+        if !self.awaited.holds {
+            return None;
+        }
+        let mut inner = self.outbox.lock();
+        if inner.release(durable) {
+            touched.add(&self.outbox, &mut inner);
+        }
+        let next = inner.held_for();
+        self.awaited.holds = next.is_some();
+        next
     }
 
     /// Sends what is due; the position that has to be durable next.
@@ -77,7 +93,7 @@ impl Running {
         })
     }
 
-    /// Appends a reply that counts when `position` is durable.
+    /// Appends a reply that is written when `position` is durable.
     pub(super) fn say_when_durable(
         &mut self,
         number: u16,
@@ -85,8 +101,13 @@ impl Running {
         position: Option<Position>,
         touched: &mut Touched,
     ) {
-        let _ = position;
+        let durable = self.journal().map(|journal| journal.durable());
+        let later = position.filter(|position| durable.is_some_and(|durable| *position > durable));
+        let Some(position) = later else { return self.say(number, reply, touched) };
+        self.outbox.lock().hold_until(position);
+        self.awaited.holds = true;
         self.say(number, reply, touched);
+        self.send_confirms(touched);
     }
 
     /// Reads no more if more waits for the disk than should.

@@ -119,6 +119,7 @@ impl Session {
     /// The connection is over.
     pub fn receive(&mut self, octets: &[u8], now: Tick) -> Result<usize, Hangup> {
         self.heard = now;
+        self.node.shared().tell(now);
         self.touched.allow_direct(octets.len() <= limits::DIRECT_READ);
         let mut at = 0;
         if let Stage::Running(running) = &mut self.stage {

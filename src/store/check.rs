@@ -5,6 +5,7 @@ use crate::store::disk::Disk;
 use crate::store::error::StoreError;
 use crate::store::layout::Layout;
 use crate::store::position::Entry;
+use crate::store::recovery::Definition;
 use crate::store::replay::{Progress, Replay};
 use crate::store::segment::{HEADER_SIZE, Tail, name};
 
@@ -14,7 +15,7 @@ pub struct Check {
     /// Every queue that any record names, by number.
     pub queues: Vec<QueueCheck>,
     /// Durable definitions.
-    pub definitions: u64,
+    pub definitions: Vec<Definition>,
     /// The needed segments, in order.
     pub segments: Vec<SegmentCheck>,
     /// Files that wait to be used again.
@@ -86,7 +87,7 @@ pub fn check(disk: &dyn Disk, progress: &mut dyn FnMut(Progress)) -> Result<Chec
     let names = disk.list().map_err(StoreError::io("cannot list the directory"))?;
     Ok(Check {
         queues: live.queues().into_iter().map(queue).collect(),
-        definitions: replay.values.len() as u64,
+        definitions: replay.values.into_iter().map(|(key, value)| Definition { key, value }).collect(),
         spares: layout.spares.len() as u64,
         leftovers: layout.leftovers.len() as u64,
         live: live.octets(),

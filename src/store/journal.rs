@@ -32,7 +32,7 @@ use crate::store::record::{Encoded, Head, Operation};
 use crate::store::segment::{Header, Segment, spare_name};
 
 /// A batch's buffer that grew beyond so many octets is given back.
-const KEEP_BUFFER: usize = 8 * 1024 * 1024;
+const KEEP_BUFFER: usize = 4 * 1024 * 1024;
 
 /// When the disk is made to keep what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

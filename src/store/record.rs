@@ -234,6 +234,11 @@ impl Head {
     }
 }
 
+/// Whether a record, of this version or a later one, may begin with these eight octets: a look that costs less than a crc.
+pub fn may_begin(start: &[u8]) -> bool {
+    matches!(start, [_, _, _, _, 1..=255, 1..=255, 0, 0])
+}
+
 /// Reads the record that `octets` begin with.
 ///
 /// # Errors

@@ -66,6 +66,11 @@ impl Whole {
         let mut at = HEADER_SIZE;
         while at + HEAD_SIZE as u64 <= segment.header.capacity {
             scan.skip_to(at);
+            let foreign = scan.foreign().map_err(StoreError::io(format!("cannot read {}", name(number))))?;
+            if foreign > 0 {
+                at += foreign;
+                continue;
+            }
             at += 8;
             let Found::Record { offset, record, size } = next(&mut scan, number)? else { continue };
             match record.content() {

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use crate::store::disk::{Disk, DiskFile};
 use crate::store::error::StoreError;
 use crate::store::position::{ALIGNMENT, SEGMENT_MAX};
-use crate::store::record::{Content, HEAD_SIZE, Head, NoRecord, Record};
+use crate::store::record::{Content, HEAD_SIZE, Head, NoRecord, Record, may_begin};
 
 /// Octets before the first record.
 pub const HEADER_SIZE: u64 = 64;
@@ -277,6 +277,11 @@ impl Scan {
         let (mut tail, mut at) = (Tail::default(), bad);
         while at + HEAD_SIZE as u64 <= self.end {
             self.skip_to(at);
+            let foreign = self.foreign()?;
+            if foreign > 0 {
+                at += foreign;
+                continue;
+            }
             let (is_head, size, mark) = match self.step()? {
                 Found::Record { record, size, .. } => (true, size, record.content().ok()),
                 Found::Nothing(_, NoRecord::Payload(size) | NoRecord::Short(size)) => (true, size, None),
@@ -298,6 +303,17 @@ impl Scan {
         }
         self.skip_to(bad);
         Ok(tail)
+    }
+
+    /// So many octets from here on, up to the end of what one read brings, are not the beginning of a record. Most of a segment's
+    /// rest is empty, or from an older life of the file: a quick look finds that out.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn foreign(&mut self) -> io::Result<u64> {
+        self.fill(self.at, HEAD_SIZE as u64)?;
+        let heads = self.window.behind(self.at).chunks_exact(ALIGNMENT as usize);
+        Ok(heads.take_while(|head| !may_begin(head)).count() as u64 * ALIGNMENT)
     }
 
     /// Has the window hold `needed` octets from `at` on, as far as there are so many.

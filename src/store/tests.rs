@@ -259,7 +259,7 @@ fn a_repair_says_what_it_drops_and_the_rest_is_there() {
 fn what_a_check_counts() {
     let disk = some_segments(7);
     let found = check(&disk, &mut |_| {}).unwrap();
-    assert_eq!((found.queues.len(), found.queues[0].messages, found.definitions), (1, 50, 7));
+    assert_eq!((found.queues.len(), found.queues[0].messages, found.definitions.len()), (1, 50, 7));
     assert_eq!(found.queues[0].next_seq, 101);
     assert!(found.live > 50 * 150 && found.dead > found.live, "{found:?}");
     assert_eq!(found.segments.iter().map(|segment| segment.live).sum::<u64>(), found.live);

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use leveret::config::StoreKind;
 use leveret::{Broker, Config};
 
 use crate::peer::text::{Fields, fields};
@@ -18,6 +19,7 @@ pub fn start(change: impl FnOnce(&mut Config) + Send + 'static) -> SocketAddr {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         runtime.expect("a runtime").block_on(async {
             let mut config = Config { bind: vec![SocketAddr::from(([127, 0, 0, 1], 0))], ..Config::default() };
+            config.store.kind = StoreKind::Memory;
             change(&mut config);
             let broker = Broker::start(config).await.expect("a broker");
             told.send(broker.address()).expect("the address is waited for");

@@ -1,0 +1,243 @@
+//! Durable definitions as the journal keeps them: octets to exchanges, queues and bindings, and back. It knows no journal and no lock.
+//!
+//! ```text
+//!   key:    kind (x, q, b) | vhost | exchange or queue                                        a name: length u8 | octets
+//!                          | vhost | source | x or q | destination | binding key | arguments
+//!   value:  version (1) | exchange: type u8 | flags u8 | arguments
+//!                       | queue: number u64, little-endian | flags u8 | arguments
+//! ```
+
+use crate::broker::declared::{Binding, DeclaredExchange, Destination};
+use crate::queue::Declared;
+use crate::queue::arguments::QueueType;
+use crate::routing::Kind;
+use crate::wire::name::Name;
+use crate::wire::table::{OwnedTable, Table, Value};
+
+const VERSION: u8 = 1;
+const EXCHANGE: u8 = b'x';
+const QUEUE: u8 = b'q';
+const BINDING: u8 = b'b';
+const AUTO_DELETE: u8 = 1;
+const INTERNAL: u8 = 2;
+const KINDS: [Kind; 4] = [Kind::Direct, Kind::Fanout, Kind::Topic, Kind::Headers];
+
+/// One change of the durable definitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// There is a definition, new or in the place of the one with the same key.
+    Define {
+        /// Its name.
+        key: Vec<u8>,
+        /// What it says.
+        value: Vec<u8>,
+    },
+    /// There is none any more.
+    Undefine {
+        /// Its name.
+        key: Vec<u8>,
+    },
+    /// A queue's messages are gone, too.
+    QueueGone(u64),
+}
+
+/// A definition read back.
+#[derive(Debug)]
+pub enum Defined {
+    /// An exchange.
+    Exchange(Name, DeclaredExchange),
+    /// A queue with its number in the journal.
+    Queue(Declared, u64),
+    /// A binding.
+    Binding(Binding),
+}
+
+/// The definition of an exchange.
+pub fn exchange(vhost: &Name, name: &Name, declared: &DeclaredExchange) -> Item {
+    let kind = KINDS.iter().position(|kind| *kind == declared.kind).unwrap_or_default() as u8;
+    let flags = flag(declared.auto_delete, AUTO_DELETE) | flag(declared.internal, INTERNAL);
+    let value = [&[VERSION, kind, flags], declared.arguments.as_table().octets()].concat();
+    Item::Define { key: exchange_key(vhost, name), value }
+}
+
+/// The key of an exchange.
+pub fn exchange_key(vhost: &Name, name: &Name) -> Vec<u8> {
+    key(EXCHANGE, &[vhost, name])
+}
+
+/// The definition of a queue.
+pub fn queue(vhost: &Name, declared: &Declared, number: u64) -> Item {
+    let flags = flag(declared.auto_delete, AUTO_DELETE);
+    let arguments = declared.arguments.as_table().octets();
+    let value = [&[VERSION], number.to_le_bytes().as_slice(), &[flags], arguments].concat();
+    Item::Define { key: queue_key(vhost, &declared.name), value }
+}
+
+/// The key of a queue.
+pub fn queue_key(vhost: &Name, name: &Name) -> Vec<u8> {
+    key(QUEUE, &[vhost, name])
+}
+
+/// The definition of a binding.
+pub fn binding(vhost: &Name, binding: &Binding) -> Item {
+    Item::Define { key: binding_key(vhost, binding), value: vec![VERSION] }
+}
+
+/// The key of a binding.
+pub fn binding_key(vhost: &Name, binding: &Binding) -> Vec<u8> {
+    let mut key = key(BINDING, &[vhost, &binding.source]);
+    let (kind, destination) = match &binding.destination {
+        Destination::Queue(name) => (QUEUE, name),
+        Destination::Exchange(name) => (EXCHANGE, name),
+    };
+    key.push(kind);
+    put(&mut key, destination);
+    put(&mut key, &binding.key);
+    key.extend_from_slice(binding.arguments.as_table().octets());
+    key
+}
+
+fn key(kind: u8, names: &[&Name]) -> Vec<u8> {
+    let mut key = vec![kind];
+    names.iter().for_each(|name| put(&mut key, name));
+    key
+}
+
+fn put(key: &mut Vec<u8>, name: &Name) {
+    // A name has at most 255 octets.
+    key.push(name.as_octets().len() as u8);
+    key.extend_from_slice(name.as_octets());
+}
+
+fn flag(is_set: bool, flag: u8) -> u8 {
+    if is_set { flag } else { 0 }
+}
+
+/// Reads a definition back: the virtual host's name, and what it has.
+///
+/// # Errors
+/// If it is of a later version or makes no sense; the text says which it is.
+pub fn read(key: &[u8], value: &[u8]) -> Result<(Name, Defined), String> {
+    let version = value.first().copied().unwrap_or_default();
+    let said = || key.escape_ascii();
+    if version != VERSION {
+        return Err(format!("the definition {} is of version {version}, not {VERSION}", said()));
+    }
+    parse(key, value.get(1..).unwrap_or_default()).ok_or_else(|| format!("the definition {} makes no sense", said()))
+}
+
+fn parse(mut key: &[u8], mut value: &[u8]) -> Option<(Name, Defined)> {
+    let kind = take(&mut key)?;
+    let vhost = take_name(&mut key)?;
+    let name = take_name(&mut key)?;
+    let defined = match kind {
+        EXCHANGE => {
+            let kind = *KINDS.get(usize::from(take(&mut value)?))?;
+            let (flags, arguments) = (take(&mut value)?, Table::check(value).ok()?);
+            let alternate = match arguments.get(b"alternate-exchange") {
+                Some(Value::LongStr(alternate)) => Name::new(alternate),
+                _ => None,
+            };
+            let (auto_delete, internal) = (flags & AUTO_DELETE != 0, flags & INTERNAL != 0);
+            let arguments = OwnedTable::from(arguments);
+            let declared = DeclaredExchange { kind, durable: true, auto_delete, internal, arguments, alternate };
+            Defined::Exchange(name, declared)
+        }
+        QUEUE => {
+            let (number, rest) = value.split_first_chunk::<8>()?;
+            value = rest;
+            let (flags, arguments) = (take(&mut value)?, Table::check(value).ok()?);
+            let kind = QueueType::of(arguments)?;
+            let (auto_delete, arguments) = (flags & AUTO_DELETE != 0, OwnedTable::from(arguments));
+            let declared = Declared { name, durable: true, owner: None, auto_delete, kind, arguments };
+            Defined::Queue(declared, u64::from_le_bytes(*number))
+        }
+        BINDING => {
+            let kind = take(&mut key)?;
+            let destination = take_name(&mut key)?;
+            let destination = match kind {
+                QUEUE => Destination::Queue(destination),
+                EXCHANGE => Destination::Exchange(destination),
+                _ => return None,
+            };
+            let (bound, arguments) = (take_name(&mut key)?, Table::check(key).ok()?);
+            let arguments = OwnedTable::from(arguments);
+            return Some((vhost, Defined::Binding(Binding { source: name, destination, key: bound, arguments })));
+        }
+        _ => return None,
+    };
+    key.is_empty().then_some((vhost, defined))
+}
+
+fn take(octets: &mut &[u8]) -> Option<u8> {
+    let (first, rest) = octets.split_first()?;
+    *octets = rest;
+    Some(*first)
+}
+
+fn take_name(octets: &mut &[u8]) -> Option<Name> {
+    let length = usize::from(take(octets)?);
+    let (name, rest) = octets.split_at_checked(length)?;
+    *octets = rest;
+    Name::new(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::table_builder::TableBuilder;
+    use proptest::prelude::*;
+
+    fn table(number: i64) -> OwnedTable {
+        let mut arguments = TableBuilder::new();
+        arguments.put_i64(b"x-max-length", number).put_long_str(b"alternate-exchange", b"other");
+        OwnedTable::from(arguments.as_table())
+    }
+
+    fn read_back(item: &Item) -> (Name, Defined) {
+        let Item::Define { key, value } = item else { panic!("{item:?} defines nothing") };
+        read(key, value).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn definitions_come_back_as_they_were(
+            names in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..=255), 4),
+            number: u64, flags in any::<[bool; 2]>(), kind in 0usize..4, to_queue: bool, limit: i64,
+        ) {
+            let [vhost, one, two, key] = [0, 1, 2, 3].map(|at| Name::new(&names[at]).unwrap());
+            let [auto_delete, internal] = flags;
+            let alternate = Name::new(b"other");
+            let declared = DeclaredExchange {
+                kind: KINDS[kind], durable: true, auto_delete, internal, arguments: table(limit), alternate,
+            };
+            let item = exchange(&vhost, &one, &declared);
+            let (in_vhost, Defined::Exchange(name, read)) = read_back(&item) else { panic!() };
+            prop_assert_eq!((&in_vhost, &name), (&vhost, &one));
+            prop_assert_eq!(exchange(&vhost, &name, &read), item);
+            prop_assert_eq!(read.alternate, declared.alternate);
+
+            let (kind, owner) = (QueueType::Classic, None);
+            let declared = Declared { name: one.clone(), durable: true, owner, auto_delete, kind, arguments: table(limit) };
+            let item = queue(&vhost, &declared, number);
+            let (_, Defined::Queue(read, number)) = read_back(&item) else { panic!() };
+            prop_assert_eq!(queue(&vhost, &read, number), item);
+
+            let destination = if to_queue { Destination::Queue(two) } else { Destination::Exchange(two) };
+            let bound = Binding { source: one, destination, key, arguments: table(limit) };
+            let (_, Defined::Binding(read)) = read_back(&binding(&vhost, &bound)) else { panic!() };
+            prop_assert_eq!(read, bound);
+        }
+
+        #[test]
+        fn any_octets_are_read_or_refused(key: Vec<u8>, value: Vec<u8>) {
+            let _ = read(&key, &[&[VERSION], &*value].concat());
+        }
+    }
+
+    #[test]
+    fn what_a_later_version_wrote_is_refused_by_name() {
+        let error = read(b"q\x01/\x04jobs", &[2]).unwrap_err();
+        assert_eq!(error, "the definition q\\x01/\\x04jobs is of version 2, not 1");
+    }
+}

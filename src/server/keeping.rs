@@ -1,0 +1,206 @@
+//! The store of a running broker: opened before anybody is served, looked after, stopped at the end. It knows no definition and no
+//! message.
+
+use crate::broker::node::Node;
+use crate::config::{Config, StoreKind, SyncKind};
+use crate::server::data_dir::DataDir;
+use crate::server::start_error::StartError;
+use crate::store::Store;
+use crate::store::disk::Disk;
+use crate::store::error::{Failure, StoreError};
+use crate::store::journal::{Journal, OnDurable, Options, Sync};
+use crate::store::position::Position;
+use crate::store::real::RealDisk;
+use crate::store::recovery::{Recovered, Report};
+use crate::store::replay::Progress;
+use crate::wire::fault::{Code, Fault};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Octets of a segment.
+const SEGMENT_OCTETS: u64 = 64 * 1024 * 1024;
+/// Publishers are not read while so many octets wait to be written.
+const FULL_AT: u64 = 8 * 1024 * 1024;
+/// How often the log tells how far a recovery has come.
+const PROGRESS: Duration = Duration::from_secs(1);
+/// Where the journal lies in the data directory.
+pub const JOURNAL: &str = "journal";
+/// The disk is looked at as often as what is free could be used up by so many octets a second, but within these bounds.
+const FASTEST_OCTETS: u64 = 1 << 30;
+const LOOK_MIN: Duration = Duration::from_millis(100);
+const LOOK_MAX: Duration = Duration::from_secs(10);
+
+/// An open store, and the lock of its directory.
+pub struct Keeping {
+    store: Store,
+    lock: Option<DataDir>,
+    failed: watch::Receiver<Option<String>>,
+    /// It is told by the journal, which holds it weakly nowhere else.
+    _bell: Arc<dyn OnDurable>,
+}
+
+impl std::fmt::Debug for Keeping {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keeping").field("lock", &self.lock).finish_non_exhaustive()
+    }
+}
+
+/// Hears of the journal's end.
+struct Bell(watch::Sender<Option<String>>);
+
+impl OnDurable for Bell {
+    fn durable(&self, _: Position) {}
+
+    fn failed(&self, failure: &Failure) {
+        self.0.send_replace(Some(failure.to_string()));
+    }
+}
+
+impl Keeping {
+    /// Opens what `config` names; `None`: everything is in memory. It takes as long as there is to read.
+    ///
+    /// # Errors
+    /// Another broker uses the directory; what is in it cannot be relied on; the system refuses.
+    pub fn open(config: &Config) -> Result<Option<(Self, Recovered)>, StartError> {
+        if config.store.kind == StoreKind::Memory {
+            tracing::warn!("queues and messages are kept in memory only: they end with this process");
+            return Ok(None);
+        }
+        let lock = DataDir::lock(&config.data_dir).map_err(StartError::DataDir)?;
+        let directory = lock.path().join(JOURNAL);
+        let refused = |error: StoreError| StartError::store(&config.data_dir, error);
+        let disk = open_disk(&directory).map_err(refused)?;
+        let (mut keeping, recovered) = Self::on_disk(Arc::new(disk), config).map_err(refused)?;
+        keeping.lock = Some(lock);
+        Ok(Some((keeping, recovered)))
+    }
+
+    /// Opens the store on a disk that nobody else uses: a simulated one, in tests.
+    ///
+    /// # Errors
+    /// What is on it cannot be relied on, or the disk refuses.
+    pub fn on_disk(disk: Arc<dyn Disk>, config: &Config) -> Result<(Self, Recovered), StoreError> {
+        let sync = match config.store.sync {
+            SyncKind::Group => Sync::Group,
+            SyncKind::Interval => Sync::Interval { ms: config.store.sync_interval_ms },
+            SyncKind::Os => Sync::Os,
+        };
+        match sync {
+            Sync::Group => tracing::info!("store: what is confirmed is synced"),
+            Sync::Interval { ms } => {
+                tracing::warn!(ms, "store: a loss of power may take away what was confirmed so recently")
+            }
+            Sync::Os => tracing::warn!("store: a loss of power may take away what was confirmed"),
+        }
+        let drawn = getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()));
+        let seed = drawn.map_err(StoreError::io("cannot draw a random number"))?;
+        let options = Options { segment_octets: SEGMENT_OCTETS, sync, full_at: FULL_AT, seed };
+        let began = Instant::now();
+        let mut told = began;
+        let mut progress = |progress: Progress| {
+            if told.elapsed() >= PROGRESS {
+                told = Instant::now();
+                tracing::info!(?progress, "store: reading");
+            }
+        };
+        let (store, recovered) = Store::open(disk, options, &mut progress)?;
+        tell(&recovered, began.elapsed());
+        let (failed, is_failed) = watch::channel(None);
+        let bell: Arc<dyn OnDurable> = Arc::new(Bell(failed));
+        // No position is as large: it waits for the failure only.
+        if let Err(failure) = store.journal().watch(Position::from_number(u64::MAX), &bell) {
+            bell.failed(&failure);
+        }
+        Ok((Self { store, lock: None, failed: is_failed, _bell: bell }, recovered))
+    }
+
+    /// The journal.
+    pub fn journal(&self) -> &Arc<Journal> {
+        self.store.journal()
+    }
+
+    /// Tells when nothing becomes durable any more, and why.
+    pub fn failed(&self) -> watch::Receiver<Option<String>> {
+        self.failed.clone()
+    }
+
+    /// Writes and syncs what is left, and leaves a checkpoint.
+    ///
+    /// # Errors
+    /// What went wrong: the next start takes longer, or something was not durable, which was never confirmed.
+    pub fn stop(self) -> Result<(), String> {
+        let Self { store, lock, .. } = self;
+        let stopped = store.stop().map_err(|error| error.to_string());
+        drop(lock);
+        stopped
+    }
+}
+
+fn open_disk(directory: &Path) -> Result<RealDisk, StoreError> {
+    let failed = || StoreError::io(format!("cannot open {}", directory.display()));
+    std::fs::create_dir_all(directory).map_err(failed())?;
+    RealDisk::open(directory).map_err(failed())
+}
+
+fn tell(recovered: &Recovered, took: Duration) {
+    let Report { segments, records, from_checkpoint, torn_file, torn_records, torn_octets } = &recovered.report;
+    if let Some(file) = torn_file {
+        tracing::warn!(
+            file,
+            records = torn_records,
+            octets = torn_octets,
+            "store: a torn end was cut: it was never confirmed"
+        );
+    }
+    let messages: u64 = recovered.queues.iter().map(|queue| queue.messages).sum();
+    let definitions = recovered.definitions.len();
+    tracing::info!(messages, definitions, segments, records, from_checkpoint, ?took, "store: ready");
+}
+
+/// Looks after the store: reads messages back, watches the space on the disk, and closes everybody's connection when the journal has
+/// failed. It ends then.
+pub async fn look_after(node: Arc<Node>, journal: Arc<Journal>, mut failed: watch::Receiver<Option<String>>) {
+    let mut look = Duration::ZERO;
+    let mut is_low = false;
+    loop {
+        tokio::select! {
+            () = node.shared().pager().is_asked() => {
+                let node = Arc::clone(&node);
+                let work = tokio::task::spawn_blocking(move || node.shared().pager().work());
+                if let Err(error) = work.await {
+                    tracing::error!(%error, "reading messages back ended badly");
+                }
+            }
+            () = tokio::time::sleep(look) => look = look_at_disk(&node, &journal, &mut is_low),
+            () = async { drop(failed.wait_for(Option::is_some).await) } => break,
+        }
+    }
+    let reason = failed.borrow().clone().unwrap_or_default();
+    tracing::error!(reason, "the store has failed");
+    node.close_all(&Fault::new(Code::InternalError, format_args!("the store has failed: {reason}")));
+}
+
+/// When to look again.
+fn look_at_disk(node: &Node, journal: &Journal, is_low: &mut bool) -> Duration {
+    let limit = node.config().disk_free_limit;
+    let free = match journal.free_space() {
+        Ok(free) => free,
+        Err(error) => {
+            tracing::warn!(%error, "cannot find out how much space is left on the disk");
+            return LOOK_MAX;
+        }
+    };
+    let was_low = std::mem::replace(is_low, free < limit || journal.is_out_of_space());
+    match (was_low, *is_low) {
+        (false, true) => tracing::warn!(free, limit, "disk alarm: publishers are held back"),
+        (true, false) => tracing::warn!(free, limit, "disk alarm cleared"),
+        _ => {}
+    }
+    node.alarms().tell_disk(*is_low);
+    if *is_low {
+        return LOOK_MIN;
+    }
+    Duration::from_millis(free.saturating_sub(limit) / (FASTEST_OCTETS / 1000)).clamp(LOOK_MIN, LOOK_MAX)
+}
