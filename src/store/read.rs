@@ -15,7 +15,7 @@ const READ_ONE: u64 = 4 * 1024;
 /// Most octets read from the disk at a time when the next messages stand behind it.
 const READ_AHEAD: u64 = 256 * 1024;
 /// Octets from one message to the next that are read with them.
-const READ_GAP: u64 = 32 * 1024;
+const READ_GAP: u64 = 16 * 1024;
 /// How often a message that moves is looked up again.
 const TRIES: usize = 8;
 
