@@ -3,6 +3,8 @@
 //! `LEVERET_TEST_WRITE_FIXTURES=1 cargo test --test store_format` writes those of the current version anew: only before that version was
 //! ever released.
 
+mod mutated;
+
 use leveret::broker::definitions::{self, Defined, Item};
 use leveret::queue::Declared;
 use leveret::queue::arguments::QueueType;
@@ -14,6 +16,7 @@ use leveret::store::record::{Operation, Publish};
 use leveret::store::recovery::{Recovered, recover};
 use leveret::wire::name::Name;
 use leveret::wire::table::OwnedTable;
+use proptest::prelude::*;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -123,4 +126,13 @@ fn every_version_of_the_format_is_read() {
     }
     check(&fixtures().join("store-v1-crashed"), false);
     check(&fixtures().join("store-v1-stopped"), true);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3_000))]
+
+    #[test]
+    fn a_changed_directory_is_refused_or_read_without_loss(input in proptest::collection::vec(any::<u8>(), 0..=20)) {
+        mutated::run(&input);
+    }
 }
