@@ -152,8 +152,8 @@ fn a_nearly_full_disk_holds_publishers_and_nobody_else() {
     };
     publish(&mut publisher);
     assert_eq!(publisher.recv().method(), Some("basic.ack"));
-    // Room for the journal's next steps, and less than `disk_free_limit`.
-    disk.set_capacity(disk.used() + 10_000_000);
+    // Room for the next segment, but with that less than `disk_free_limit` is left.
+    disk.set_capacity(disk.used() + 100_000_000);
     let blocked = loop {
         publish(&mut publisher);
         let heard = publisher.recv();

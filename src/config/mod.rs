@@ -85,7 +85,8 @@ pub struct Config {
     pub max_message_size: u64,
     /// Octets held in messages at which publishers are held back, at least 1. The default is half of what this process may use.
     pub memory_high_watermark: u64,
-    /// Octets free on the disk of `data_dir` below which publishers are held back; 0: never.
+    /// Octets that are to stay free on the disk of `data_dir` beside the journal's next segment, or publishers are held back; 0: they
+    /// never are.
     pub disk_free_limit: u64,
     /// How what is durable is kept.
     pub store: Store,

@@ -19,8 +19,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// Octets of a segment.
-const SEGMENT_OCTETS: u64 = 64 * 1024 * 1024;
+/// Octets of a segment, where there is room for many.
+const SEGMENT_MAX: u64 = 64 * 1024 * 1024;
+/// The same on the smallest disk.
+const SEGMENT_MIN: u64 = 1024 * 1024;
 /// Publishers are not read while so many octets wait to be written.
 const FULL_AT: u64 = 8 * 1024 * 1024;
 /// How often the log tells how far a recovery has come.
@@ -96,7 +98,8 @@ impl Keeping {
         }
         let drawn = getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()));
         let seed = drawn.map_err(StoreError::io("cannot draw a random number"))?;
-        let options = Options { segment_octets: SEGMENT_OCTETS, sync, full_at: FULL_AT, seed };
+        let free = disk.free_space().map_err(StoreError::io("cannot find out how much space is left on the disk"))?;
+        let options = Options { segment_octets: segment_octets(free), sync, full_at: FULL_AT, seed };
         let began = Instant::now();
         let mut told = began;
         let mut progress = |progress: Progress| {
@@ -136,6 +139,12 @@ impl Keeping {
         drop(lock);
         stopped
     }
+}
+
+/// A sixteenth of what is free, as a power of two within bounds: on a small disk a segment must not be half of it.
+fn segment_octets(free: u64) -> u64 {
+    let share = (free / 16).clamp(SEGMENT_MIN, SEGMENT_MAX);
+    1 << share.ilog2()
 }
 
 fn open_disk(directory: &Path) -> Result<RealDisk, StoreError> {
@@ -184,7 +193,11 @@ pub async fn look_after(node: Arc<Node>, journal: Arc<Journal>, mut failed: watc
 
 /// When to look again.
 fn look_at_disk(node: &Node, journal: &Journal, is_low: &mut bool) -> Duration {
-    let limit = node.config().disk_free_limit;
+    // With the next segment founded, the limit is still to be kept.
+    let limit = match node.config().disk_free_limit {
+        0 => 0,
+        limit => limit.saturating_add(journal.segment_octets()),
+    };
     let free = match journal.free_space() {
         Ok(free) => free,
         Err(error) => {
@@ -203,4 +216,18 @@ fn look_at_disk(node: &Node, journal: &Journal, is_low: &mut bool) -> Duration {
         return LOOK_MIN;
     }
     Duration::from_millis(free.saturating_sub(limit) / (FASTEST_OCTETS / 1000)).clamp(LOOK_MIN, LOOK_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_small_where_there_is_little_room() {
+        for (free, octets) in
+            [(0, SEGMENT_MIN), (100_000_000, 4 << 20), (1 << 30, SEGMENT_MAX), (u64::MAX, SEGMENT_MAX)]
+        {
+            assert_eq!(segment_octets(free), octets, "{free}");
+        }
+    }
 }

@@ -525,6 +525,11 @@ impl Journal {
         self.wake.lock().stop
     }
 
+    /// Octets of the segments that it begins.
+    pub fn segment_octets(&self) -> u64 {
+        self.options.segment_octets
+    }
+
     /// When it syncs.
     pub fn sync(&self) -> Sync {
         self.options.sync
