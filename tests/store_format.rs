@@ -132,7 +132,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(3_000))]
 
     #[test]
-    fn a_changed_directory_is_refused_or_read_without_loss(input in proptest::collection::vec(any::<u8>(), 0..=20)) {
+    fn a_changed_directory_is_refused_or_read_without_loss(input in proptest::collection::vec(any::<u8>(), 0..=21)) {
         mutated::run(&input);
     }
 }
