@@ -19,7 +19,7 @@ fn options() -> Options {
 }
 
 fn body(n: u64) -> Vec<u8> {
-    (0..200 + n * 13).map(|at| (at * 7 ^ n) as u8).collect()
+    (0..200 + n * 13).map(|at| ((at * 7) ^ n) as u8).collect()
 }
 
 fn publish(journal: &Journal, n: u64) {
