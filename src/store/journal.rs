@@ -28,7 +28,7 @@ use crate::store::error::Failure;
 use crate::store::list::Run;
 use crate::store::pen::{Batch, Marking, Pen};
 use crate::store::position::{Entry, OFFSET_LIMIT, Position};
-use crate::store::record::{Encoded, Operation};
+use crate::store::record::{Encoded, Head, Operation};
 use crate::store::segment::{Header, Segment, spare_name};
 
 /// A batch's buffer that grew beyond so many octets is given back.
@@ -353,18 +353,24 @@ impl Journal {
         self.bell.notify_one();
     }
 
-    /// The octets from a position on, if they are not written yet: `read` is called with them and their salt.
-    pub(crate) fn unwritten<T>(&self, position: Position, read: impl FnOnce(&[u8], u64) -> T) -> Option<T> {
+    /// Copies the record at a position into `out` if it is not written yet; its salt.
+    pub(crate) fn copy_unwritten(&self, position: Position, out: &mut Vec<u8>) -> Option<u64> {
         if position <= self.durable() {
             return None;
         }
+        let mut copy = |(octets, salt): (&[u8], u64)| {
+            let size = Head::read(octets, salt).map_or(0, |head| head.size() as usize);
+            out.clear();
+            out.extend_from_slice(octets.get(..size).unwrap_or_default());
+            salt
+        };
         let pen = self.pen.lock();
-        if let Some((octets, salt)) = pen.batch.at(position) {
-            return Some(read(octets, salt));
+        if let Some(found) = pen.batch.at(position) {
+            return Some(copy(found));
         }
         drop(pen);
         let in_flight = self.in_flight.read().clone();
-        in_flight.as_ref().and_then(|batch| batch.at(position)).map(|(octets, salt)| read(octets, salt))
+        in_flight.as_ref().and_then(|batch| batch.at(position)).map(copy)
     }
 
     /// Writes what was appended. `sync`: though [`Sync::Group`] is not set.

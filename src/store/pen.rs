@@ -117,6 +117,11 @@ impl Pen {
         self.offset
     }
 
+    /// Octets left in the last segment.
+    pub fn room(&self) -> u64 {
+        self.capacity.saturating_sub(self.offset)
+    }
+
     /// Puts a change into the batch.
     ///
     /// # Errors

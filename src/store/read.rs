@@ -12,8 +12,10 @@ use crate::store::segment::{Found, Scan};
 
 /// Octets read from the disk at a time when one message is wanted.
 const READ_ONE: u64 = 4 * 1024;
-/// Octets read from the disk at a time when the next messages stand behind it.
+/// Most octets read from the disk at a time when the next messages stand behind it.
 const READ_AHEAD: u64 = 256 * 1024;
+/// Octets from one message to the next that are read with them.
+const READ_GAP: u64 = 16 * 1024;
 /// How often a message that moves is looked up again.
 const TRIES: usize = 8;
 
@@ -47,31 +49,43 @@ impl Stored {
     }
 }
 
+/// Where records are read from.
+#[derive(Default)]
+struct Reader {
+    /// The segment of the last one.
+    scan: Option<(u64, Scan)>,
+    /// A copy of one that is not written yet.
+    unwritten: Vec<u8>,
+}
+
+impl Reader {
+    /// The scan of a segment, none if it is not there any more.
+    fn scan(&mut self, journal: &Journal, number: u64) -> Option<&mut Scan> {
+        if self.scan.as_ref().is_none_or(|(open, _)| *open != number) {
+            let segment = journal.segments.read().get(&number).cloned()?;
+            let before = self.scan.take().map(|(_, scan)| scan);
+            self.scan = Some((number, segment.scan_after(before, u64::MAX)));
+        }
+        self.scan.as_mut().map(|(_, scan)| scan)
+    }
+}
+
 impl Journal {
-    /// The messages of a queue from number `from` on, in order: at most `messages` of them, and none more once they have
-    /// `octets` together. One that is settled meanwhile may be missing.
+    /// The messages of a queue from number `from` on, as [`Journal::visit_run`] shows them.
     ///
     /// # Errors
     /// If what was written cannot be read back.
     pub fn read_run(&self, queue: u64, from: u64, messages: usize, octets: u64) -> Result<Vec<Stored>, StoreError> {
-        let wanted = self.look_up(queue, from, messages, octets);
-        let mut found = Vec::with_capacity(wanted.len());
-        let mut scan: Option<(u64, Scan)> = None;
-        for (at, &(seq, position)) in wanted.iter().enumerate() {
-            let behind = wanted.get(at + 1..).unwrap_or_default();
-            let ahead = |next: &&(u64, Position)| {
-                next.1.segment() == position.segment() && next.1.offset().wrapping_sub(position.offset()) < READ_AHEAD
-            };
-            let window = if behind.iter().take(1).any(|next| ahead(&next)) { READ_AHEAD } else { READ_ONE };
-            found.extend(self.message(queue, seq, position, window, &mut scan)?);
-        }
+        let mut found = Vec::new();
+        self.visit_run(queue, from, messages, octets, &mut |seq, publish| found.push(Stored::new(seq, &publish)))?;
         Ok(found)
     }
 
-    /// As [`Journal::read_run`].
+    /// Shows the messages of a queue from number `from` on, in order: at most `messages` of them, and none more once they
+    /// have `octets` together. One that is settled meanwhile may be missing. No lock is held while `visit` runs.
     ///
     /// # Errors
-    /// As [`Journal::read_run`].
+    /// If what was written cannot be read back; some may have been shown then.
     pub fn visit_run(
         &self,
         queue: u64,
@@ -80,12 +94,19 @@ impl Journal {
         octets: u64,
         visit: &mut dyn FnMut(u64, Publish<'_>),
     ) -> Result<(), StoreError> {
-        for stored in self.read_run(queue, from, messages, octets)? {
-            let targets = crate::store::list::List::Given(&[]);
-            let (head, body) = stored.octets.split_at(stored.body_at as usize);
-            let (route, properties) = head.split_at(stored.properties_at as usize);
-            let (at_ms, flags) = (stored.at_ms, stored.flags);
-            visit(stored.seq, Publish { at_ms, flags, targets, route, properties, body });
+        let wanted = self.look_up(queue, from, messages, octets);
+        let mut reader = Reader::default();
+        // The last of those that are worth reading with this one.
+        let mut last = 0;
+        for (at, &(seq, position)) in wanted.iter().enumerate() {
+            last = last.max(at);
+            while let (Some(one), Some(next)) = (wanted.get(last), wanted.get(last + 1))
+                && is_near(one.1, next.1)
+            {
+                last += 1;
+            }
+            let stretch = wanted.get(last).map_or(0, |(_, last)| last.offset() - position.offset());
+            self.message(queue, seq, position, (stretch + READ_ONE).min(READ_AHEAD), &mut reader, visit)?;
         }
         Ok(())
     }
@@ -116,19 +137,23 @@ impl Journal {
         seq: u64,
         mut position: Position,
         window: u64,
-        scan: &mut Option<(u64, Scan)>,
-    ) -> Result<Option<Stored>, StoreError> {
-        let stored = |content: Content<'_>| match content {
-            Content::Operation(Operation::Publish(publish)) => Some(Stored::new(seq, &publish)),
+        reader: &mut Reader,
+        visit: &mut dyn FnMut(u64, Publish<'_>),
+    ) -> Result<(), StoreError> {
+        let mut show = |content: Content<'_>| match content {
+            Content::Operation(Operation::Publish(publish)) => {
+                visit(seq, publish);
+                Some(())
+            }
             _ => None,
         };
         for _ in 0..TRIES {
-            if let Some(found) = self.record(position, window, scan, stored)? {
-                return Ok(Some(found));
+            if self.record(position, window, reader, &mut show)?.is_some() {
+                return Ok(());
             }
             let now = self.pen.lock().live.find(queue, seq);
             match now {
-                None => return Ok(None),
+                None => return Ok(()),
                 Some(now) if now == position => break,
                 Some(now) => position = now,
             }
@@ -141,7 +166,7 @@ impl Journal {
     /// # Errors
     /// If what was written cannot be read back.
     pub fn read_definition(&self, key: &[u8]) -> Result<Option<Box<[u8]>>, StoreError> {
-        let value = |content: Content<'_>| match content {
+        let mut value = |content: Content<'_>| match content {
             Content::Operation(Operation::Define { value, .. }) => Some(Box::from(value)),
             _ => None,
         };
@@ -153,7 +178,7 @@ impl Journal {
                 Some(now) if now == position => break,
                 Some(now) => position = now,
             }
-            if let Some(value) = self.record(position, READ_ONE, &mut None, value)? {
+            if let Some(value) = self.record(position, READ_ONE, &mut Reader::default(), &mut value)? {
                 return Ok(Some(value));
             }
         }
@@ -165,22 +190,15 @@ impl Journal {
         &self,
         position: Position,
         window: u64,
-        scan: &mut Option<(u64, Scan)>,
-        take: impl Fn(Content<'_>) -> Option<T>,
+        reader: &mut Reader,
+        take: &mut dyn FnMut(Content<'_>) -> Option<T>,
     ) -> Result<Option<T>, StoreError> {
-        let unwritten = self.unwritten(position, |octets, salt| {
-            let record = read(octets, salt).ok().and_then(|(record, _)| record.content().ok());
-            record.and_then(&take)
-        });
-        if let Some(found) = unwritten {
-            return Ok(found);
+        if let Some(salt) = self.copy_unwritten(position, &mut reader.unwritten) {
+            let record = read(&reader.unwritten, salt).ok().and_then(|(record, _)| record.content().ok());
+            return Ok(record.and_then(take));
         }
         let (number, offset) = (position.segment(), position.offset());
-        if scan.as_ref().is_none_or(|(open, _)| *open != number) {
-            let Some(segment) = self.segments.read().get(&number).cloned() else { return Ok(None) };
-            *scan = Some((number, segment.scan(u64::MAX)));
-        }
-        let Some((_, scan)) = scan else { return Ok(None) };
+        let Some(scan) = reader.scan(self, number) else { return Ok(None) };
         scan.skip_to(offset);
         scan.set_window(window);
         match next(scan, number)? {
@@ -188,4 +206,10 @@ impl Journal {
             Found::Nothing(..) | Found::End => Ok(None),
         }
     }
+}
+
+/// Whether `next` is read with what stands between.
+fn is_near(one: Position, next: Position) -> bool {
+    let gap = next.offset().checked_sub(one.offset()).filter(|_| next.segment() == one.segment());
+    gap.is_some_and(|gap| gap <= READ_GAP)
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   Idle      the oldest segments have nothing live                            -> mark "not needed below n" -> Freeing
-//!             used > 2 x live + one segment                                    -> Copying the oldest
+//!             used > about 2 x live + one segment, or soon will be             -> Copying the oldest
 //!   Copying   each live record of it is appended again, a piece at a time      -> mark                      -> Freeing
 //!   Freeing   when the mark is synced: rename to spares or remove, sync names  -> Idle
 //! ```
@@ -52,6 +52,38 @@ enum State {
         below: u64,
         after: Position,
     },
+}
+
+/// What there is, in octets, when it is decided whether to copy.
+///
+/// Promised is that all files together take at most twice what is live and two segments. A segment that is begun takes the
+/// spare; another one may be begun before the copies of the oldest are made and it is given up. So both have to fit.
+#[derive(Clone, Copy, Debug)]
+struct Space {
+    /// Segments, spares not counted.
+    used: u64,
+    live: u64,
+    /// Left in the last segment.
+    room: u64,
+    /// Live in the oldest segment.
+    oldest: u64,
+    /// Of a segment.
+    segment: u64,
+}
+
+impl Space {
+    /// Whether the oldest segment is to be copied.
+    fn is_short(&self) -> bool {
+        // A sixteenth less than promised, for what is settled until the next look.
+        let most = 2 * self.live - self.live / 16 + self.segment - self.segment / 16;
+        if self.used > most {
+            return true;
+        }
+        // The next segment will be one too many, and is near. It has to be worth it: what is live counts a ninth less than it is.
+        let is_near = self.room <= 2 * self.oldest + self.segment / 4;
+        let dead = self.used.saturating_sub(self.room + self.live);
+        self.used + self.segment > most && is_near && dead >= self.segment / 2 + self.live / 8
+    }
 }
 
 impl Journal {
@@ -104,15 +136,27 @@ impl Journal {
     }
 
     fn choose(&self) -> Result<(State, bool), String> {
-        let used = self.used();
+        let (used, last) = {
+            let segments = self.segments.read();
+            let used: u64 = segments.values().map(|segment| segment.header.capacity).sum();
+            (used, segments.last_key_value().map_or(0, |(number, _)| *number))
+        };
+        let segment_octets = self.options.segment_octets;
         let pen = self.pen.lock();
         let (current, oldest, live) = (pen.segment(), pen.live.oldest(), pen.live.octets());
         let below = (oldest..current).find(|segment| pen.live.octets_in(*segment) > 0).unwrap_or(current);
+        let space = Space {
+            used: used + current.saturating_sub(last) * segment_octets,
+            live,
+            room: pen.room(),
+            oldest: pen.live.octets_in(oldest),
+            segment: segment_octets,
+        };
         drop(pen);
         if below > oldest {
             return self.give_up(below);
         }
-        if oldest < current && used > 2 * live + self.options.segment_octets {
+        if oldest < current && space.is_short() {
             let segment = self.segments.read().get(&oldest).cloned();
             // None: it is not even written yet.
             let Some(segment) = segment else { return Ok((State::Idle, false)) };

@@ -195,6 +195,45 @@ fn head_crc(start: &[u8], salt: u64) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), start)
 }
 
+/// The head of a record.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    kind: u8,
+    version: u8,
+    length: u64,
+    crc: u32,
+}
+
+impl Head {
+    /// Reads the head that `octets` begin with, if it is one of this salt.
+    pub fn read(octets: &[u8], salt: u64) -> Option<Self> {
+        let head = octets.first_chunk::<HEAD_SIZE>()?;
+        let [l0, l1, l2, l3, kind, version, _, _, c0, c1, c2, c3, h0, h1, h2, h3] = *head;
+        let start = [l0, l1, l2, l3, kind, version, head[6], head[7], c0, c1, c2, c3];
+        let length = u64::from(u32::from_le_bytes([l0, l1, l2, l3]));
+        let is_head = u32::from_le_bytes([h0, h1, h2, h3]) == head_crc(&start, salt) && length <= PAYLOAD_MAX;
+        is_head.then_some(Self { kind, version, length, crc: u32::from_le_bytes([c0, c1, c2, c3]) })
+    }
+
+    /// Octets of the whole record, padding included.
+    pub fn size(&self) -> u64 {
+        padded(self.length)
+    }
+
+    /// The record that `octets` begin with, whose head this is.
+    ///
+    /// # Errors
+    /// If it is not whole.
+    pub fn record<'a>(&self, octets: &'a [u8]) -> Result<Record<'a>, NoRecord> {
+        let end = HEAD_SIZE + self.length as usize;
+        let payload = octets.get(HEAD_SIZE..end).ok_or(NoRecord::Short(self.size()))?;
+        if self.crc != crc32c::crc32c(payload) {
+            return Err(NoRecord::Payload(self.size()));
+        }
+        Ok(Record { kind: self.kind, version: self.version, payload })
+    }
+}
+
 /// Whether a record, of this version or a later one, may begin with these eight octets: a look that costs less than a crc.
 pub fn may_begin(start: &[u8]) -> bool {
     matches!(start, [_, _, _, _, 1..=255, 1..=255, 0, 0])
@@ -205,19 +244,8 @@ pub fn may_begin(start: &[u8]) -> bool {
 /// # Errors
 /// If there is none.
 pub fn read(octets: &[u8], salt: u64) -> Result<(Record<'_>, u64), NoRecord> {
-    let (head, behind) = octets.split_first_chunk::<HEAD_SIZE>().ok_or(NoRecord::Head)?;
-    let [l0, l1, l2, l3, kind, version, _, _, c0, c1, c2, c3, h0, h1, h2, h3] = *head;
-    let start = [l0, l1, l2, l3, kind, version, head[6], head[7], c0, c1, c2, c3];
-    let length = u64::from(u32::from_le_bytes([l0, l1, l2, l3]));
-    if u32::from_le_bytes([h0, h1, h2, h3]) != head_crc(&start, salt) || length > PAYLOAD_MAX {
-        return Err(NoRecord::Head);
-    }
-    let size = padded(length);
-    let payload = behind.get(..length as usize).ok_or(NoRecord::Short(size))?;
-    if u32::from_le_bytes([c0, c1, c2, c3]) != crc32c::crc32c(payload) {
-        return Err(NoRecord::Payload(size));
-    }
-    Ok((Record { kind, version, payload }, size))
+    let head = Head::read(octets, salt).ok_or(NoRecord::Head)?;
+    Ok((head.record(octets)?, head.size()))
 }
 
 /// The records of a batch: where each begins in the payload, itself, and its octets. Ends early at one that is none.

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use crate::store::disk::{Disk, DiskFile};
 use crate::store::error::StoreError;
 use crate::store::position::{ALIGNMENT, SEGMENT_MAX};
-use crate::store::record::{Content, HEAD_SIZE, NoRecord, Record, may_begin, read};
+use crate::store::record::{Content, HEAD_SIZE, Head, NoRecord, Record, may_begin};
 
 /// Octets before the first record.
 pub const HEADER_SIZE: u64 = 64;
@@ -163,12 +163,16 @@ impl Segment {
 
     /// All records from the first one on, up to `end`.
     pub fn scan(&self, end: u64) -> Scan {
+        self.scan_after(None, end)
+    }
+
+    /// The same with the memory of a scan that is done.
+    pub fn scan_after(&self, before: Option<Scan>, end: u64) -> Scan {
         Scan {
             segment: self.clone(),
             at: HEADER_SIZE,
             end: end.min(self.header.capacity),
-            window: Vec::new(),
-            window_at: 0,
+            window: Window { buffer: before.map_or_else(Vec::new, |scan| scan.window.buffer), ..Window::default() },
             window_octets: WINDOW,
         }
     }
@@ -179,9 +183,17 @@ pub struct Scan {
     segment: Segment,
     at: u64,
     end: u64,
-    window: Vec<u8>,
-    window_at: u64,
+    window: Window,
     window_octets: u64,
+}
+
+/// A stretch of a segment in memory.
+#[derive(Default)]
+struct Window {
+    /// Does not shrink: what is behind `length` is old.
+    buffer: Vec<u8>,
+    at: u64,
+    length: usize,
 }
 
 /// What comes next in a segment.
@@ -237,23 +249,21 @@ impl Scan {
         if self.at >= self.end {
             return Ok(Found::End);
         }
-        let (at, salt) = (self.at, self.segment.header.salt);
+        let at = self.at;
         self.fill(at, HEAD_SIZE as u64)?;
-        let needed = match read(self.rest(at), salt) {
-            Err(NoRecord::Short(size)) if at + size <= self.end => size,
-            _ => 0,
+        let Some(head) = Head::read(self.window.behind(at), self.segment.header.salt) else {
+            return Ok(Found::Nothing(at, NoRecord::Head));
         };
-        self.fill(at, needed)?;
-        let found = read(self.rest(at), salt);
-        let start = (at - self.window_at) as usize;
-        match found {
-            Ok((_, size)) if at + size <= self.end => self.at = at + size,
-            Ok((_, size)) => return Ok(Found::Nothing(at, NoRecord::Short(size))),
-            Err(error) => return Ok(Found::Nothing(at, error)),
+        let size = head.size();
+        if at + size > self.end {
+            return Ok(Found::Nothing(at, NoRecord::Short(size)));
         }
-        // Read again: the first reading must not hold on to the window on the other ways out.
-        match read(self.window.get(start..).unwrap_or_default(), salt) {
-            Ok((record, size)) => Ok(Found::Record { offset: at, record, size }),
+        self.fill(at, size)?;
+        match head.record(self.window.behind(at)) {
+            Ok(record) => {
+                self.at = at + size;
+                Ok(Found::Record { offset: at, record, size })
+            }
             Err(error) => Ok(Found::Nothing(at, error)),
         }
     }
@@ -302,25 +312,35 @@ impl Scan {
     /// If the disk refuses.
     pub fn foreign(&mut self) -> io::Result<u64> {
         self.fill(self.at, HEAD_SIZE as u64)?;
-        let heads = self.rest(self.at).chunks_exact(ALIGNMENT as usize);
+        let heads = self.window.behind(self.at).chunks_exact(ALIGNMENT as usize);
         Ok(heads.take_while(|head| !may_begin(head)).count() as u64 * ALIGNMENT)
-    }
-
-    fn rest(&self, at: u64) -> &[u8] {
-        at.checked_sub(self.window_at).and_then(|start| self.window.get(start as usize..)).unwrap_or_default()
     }
 
     /// Has the window hold `needed` octets from `at` on, as far as there are so many.
     fn fill(&mut self, at: u64, needed: u64) -> io::Result<()> {
         let needed = needed.min(self.end - at);
-        if at >= self.window_at && self.rest(at).len() as u64 >= needed {
+        if self.window.behind(at).len() as u64 >= needed {
             return Ok(());
         }
-        let size = needed.max(self.window_octets).min(self.end - at);
-        self.window.resize(size as usize, 0);
-        self.window_at = at;
-        let length = self.segment.file.read_at(at, &mut self.window)?;
-        self.window.truncate(length);
+        let size = needed.max(self.window_octets).min(self.end - at) as usize;
+        let window = &mut self.window;
+        if window.buffer.len() < size {
+            window.buffer.resize(size, 0);
+        }
+        // Should the disk refuse, there is nothing in it.
+        window.length = 0;
+        if let Some(into) = window.buffer.get_mut(..size) {
+            window.length = self.segment.file.read_at(at, into)?;
+            window.at = at;
+        }
         Ok(())
+    }
+}
+
+impl Window {
+    /// The octets from `at` on.
+    fn behind(&self, at: u64) -> &[u8] {
+        let start = at.checked_sub(self.at).and_then(|start| usize::try_from(start).ok());
+        start.and_then(|start| self.buffer.get(start..self.length)).unwrap_or_default()
     }
 }
