@@ -36,7 +36,8 @@ impl Alarms {
             (false, false) => None,
             (true, false) => Some("low on memory"),
             (false, true) => Some("low on disk"),
-            (true, true) => Some("low on memory & disk"),
+            // In RabbitMQ's order.
+            (true, true) => Some("low on disk & memory"),
         };
         if reason.is_some() {
             self.raised.store(true, Ordering::Relaxed);
@@ -110,7 +111,7 @@ mod tests {
         alarms.tell_disk(true);
         assert_eq!((alarms.look(), alarms.is_raised()), (Some("low on disk"), true));
         counters.book_memory(0, 101);
-        assert_eq!(alarms.look(), Some("low on memory & disk"));
+        assert_eq!(alarms.look(), Some("low on disk & memory"));
         alarms.tell_disk(false);
         assert_eq!(alarms.look(), Some("low on memory"));
         counters.book_memory(101, 0);

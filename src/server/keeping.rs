@@ -39,8 +39,6 @@ pub struct Keeping {
     store: Store,
     lock: Option<DataDir>,
     failed: watch::Receiver<Option<String>>,
-    /// It is told by the journal, which holds it weakly nowhere else.
-    _bell: Arc<dyn OnDurable>,
 }
 
 impl std::fmt::Debug for Keeping {
@@ -105,7 +103,8 @@ impl Keeping {
         let mut progress = |progress: Progress| {
             if told.elapsed() >= PROGRESS {
                 told = Instant::now();
-                tracing::info!(?progress, "store: reading");
+                let Progress { segments, of, records } = progress;
+                tracing::info!("recovering: segment {segments} of {of}, {records} records");
             }
         };
         let (store, recovered) = Store::open(disk, options, &mut progress)?;
@@ -116,7 +115,7 @@ impl Keeping {
         if let Err(failure) = store.journal().watch(Position::from_number(u64::MAX), &bell) {
             bell.failed(&failure);
         }
-        Ok((Self { store, lock: None, failed: is_failed, _bell: bell }, recovered))
+        Ok((Self { store, lock: None, failed: is_failed }, recovered))
     }
 
     /// The journal.
@@ -135,8 +134,14 @@ impl Keeping {
     /// What went wrong: the next start takes longer, or something was not durable, which was never confirmed.
     pub fn stop(self) -> Result<(), String> {
         let Self { store, lock, .. } = self;
+        let began = Instant::now();
         let stopped = store.stop().map_err(|error| error.to_string());
         drop(lock);
+        let took = began.elapsed();
+        match &stopped {
+            Ok(()) => tracing::info!(?took, "store: synced and closed"),
+            Err(reason) => tracing::error!(reason, ?took, "store: not closed as it should be"),
+        }
         stopped
     }
 }
@@ -168,59 +173,91 @@ fn tell(recovered: &Recovered, took: Duration) {
     tracing::info!(messages, definitions, segments, records, from_checkpoint, ?took, "store: ready");
 }
 
-/// Looks after the store: reads messages back, watches the space on the disk, and closes everybody's connection when the journal has
-/// failed. It ends then.
-pub async fn look_after(node: Arc<Node>, journal: Arc<Journal>, mut failed: watch::Receiver<Option<String>>) {
-    let mut look = Duration::ZERO;
-    let mut is_low = false;
+/// Reads messages back for the queues that ask.
+pub async fn read_back(node: Arc<Node>) {
     loop {
-        tokio::select! {
-            () = node.shared().pager().is_asked() => {
-                let node = Arc::clone(&node);
-                let work = tokio::task::spawn_blocking(move || node.shared().pager().work());
-                if let Err(error) = work.await {
-                    tracing::error!(%error, "reading messages back ended badly");
-                }
-            }
-            () = tokio::time::sleep(look) => look = look_at_disk(&node, &journal, &mut is_low),
-            () = async { drop(failed.wait_for(Option::is_some).await) } => break,
+        node.shared().pager().is_asked().await;
+        let node = Arc::clone(&node);
+        let work = tokio::task::spawn_blocking(move || node.shared().pager().work());
+        if let Err(error) = work.await {
+            tracing::error!(%error, "reading messages back ended badly");
         }
     }
-    let reason = failed.borrow().clone().unwrap_or_default();
-    tracing::error!(reason, "the store has failed");
-    node.close_all(&Fault::new(Code::InternalError, format_args!("the store has failed: {reason}")));
 }
 
-/// When to look again.
-fn look_at_disk(node: &Node, journal: &Journal, is_low: &mut bool) -> Duration {
-    // With the next segment founded, the limit is still to be kept.
-    let limit = match node.config().disk_free_limit {
-        0 => 0,
-        limit => limit.saturating_add(journal.segment_octets()),
-    };
-    let free = match journal.free_space() {
-        Ok(free) => free,
-        Err(error) => {
-            tracing::warn!(%error, "cannot find out how much space is left on the disk");
-            return LOOK_MAX;
+/// Watches the space on the disk, and hears of the journal's failure.
+#[derive(Debug)]
+pub struct Watch {
+    node: Arc<Node>,
+    journal: Arc<Journal>,
+    is_low: bool,
+    look: Duration,
+}
+
+impl Watch {
+    /// Looks at the disk for the first time, so that nobody publishes to a full one.
+    pub fn new(node: Arc<Node>, journal: Arc<Journal>) -> Self {
+        let mut watch = Self { node, journal, is_low: false, look: LOOK_MIN };
+        watch.look_at_disk();
+        watch
+    }
+
+    /// Goes on until the journal has failed; then it closes everybody's connection.
+    pub async fn run(mut self, mut failed: watch::Receiver<Option<String>>) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(self.look) => self.look_at_disk(),
+                _ = failed.wait_for(Option::is_some) => break,
+            }
         }
-    };
-    let was_low = std::mem::replace(is_low, free < limit || journal.is_out_of_space());
-    match (was_low, *is_low) {
-        (false, true) => tracing::warn!(free, limit, "disk alarm: publishers are held back"),
-        (true, false) => tracing::warn!(free, limit, "disk alarm cleared"),
-        _ => {}
+        let reason = failed.borrow().clone().unwrap_or_default();
+        tracing::error!(reason, "the store has failed");
+        let fault = Fault::new(Code::InternalError, format_args!("the store has failed: {reason}"));
+        self.node.close_all(&fault);
     }
-    node.alarms().tell_disk(*is_low);
-    if *is_low {
-        return LOOK_MIN;
+
+    fn look_at_disk(&mut self) {
+        // With the next segment founded, the limit is still to be kept.
+        let limit = match self.node.config().disk_free_limit {
+            0 => 0,
+            limit => limit.saturating_add(self.journal.segment_octets()),
+        };
+        let free = match self.journal.free_space() {
+            Ok(free) => free,
+            Err(error) => {
+                tracing::warn!(%error, "cannot find out how much space is left on the disk");
+                self.look = LOOK_MAX;
+                return;
+            }
+        };
+        let was_low = std::mem::replace(&mut self.is_low, free < limit || self.journal.is_out_of_space());
+        match (was_low, self.is_low) {
+            (false, true) => tracing::warn!(free, limit, "disk alarm: publishers are held back"),
+            (true, false) => tracing::warn!(free, limit, "disk alarm cleared"),
+            _ => {}
+        }
+        self.node.alarms().tell_disk(self.is_low);
+        self.look = if self.is_low { LOOK_MIN } else { look_after(free.saturating_sub(limit)) };
     }
-    Duration::from_millis(free.saturating_sub(limit) / (FASTEST_OCTETS / 1000)).clamp(LOOK_MIN, LOOK_MAX)
+}
+
+/// How soon to look again when so many octets may be written until the alarm is due.
+fn look_after(octets: u64) -> Duration {
+    Duration::from_millis(octets / (FASTEST_OCTETS / 1000)).clamp(LOOK_MIN, LOOK_MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_disk_is_looked_at_before_it_can_be_full_and_seldom_while_it_is_empty() {
+        for octets in [0, 1 << 20, 1 << 30, 4 << 30] {
+            let written = look_after(octets).saturating_sub(LOOK_MIN).as_millis() as u64 * FASTEST_OCTETS / 1000;
+            assert!(written <= octets, "{octets}");
+        }
+        assert_eq!((look_after(0), look_after(1 << 40)), (LOOK_MIN, LOOK_MAX));
+    }
 
     #[test]
     fn segments_are_small_where_there_is_little_room() {

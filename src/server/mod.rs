@@ -10,7 +10,7 @@ pub mod writer;
 use crate::broker::node::Node;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::server::keeping::Keeping;
+use crate::server::keeping::{Keeping, Watch};
 use crate::server::listener::Listeners;
 use crate::server::start_error::StartError;
 use crate::store::disk::Disk;
@@ -23,7 +23,11 @@ use tokio::task::JoinHandle;
 /// A broker that serves clients.
 ///
 /// It runs on the tokio runtime that it was started on. When it is dropped without [`Broker::shutdown`], its sockets are
-/// closed without a word to the clients.
+/// closed without a word to the clients, and what was confirmed is recovered by the next start.
+///
+/// What is durable it keeps in `leveret-data` under the working directory, unless `config.data_dir` says otherwise. Brokers that
+/// run at the same time need a directory each; one that is to leave nothing behind, as in most tests, keeps all in memory: see
+/// below.
 ///
 /// ```
 /// use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions};
@@ -59,7 +63,15 @@ pub struct Broker {
     stop: watch::Sender<bool>,
     serving: JoinHandle<()>,
     keeping: Option<Keeping>,
-    looking_after: Option<JoinHandle<()>>,
+    /// What looks after the store.
+    keepers: Option<Keepers>,
+}
+
+/// The tasks that look after the store.
+#[derive(Debug)]
+struct Keepers {
+    watching: JoinHandle<()>,
+    reading: JoinHandle<()>,
 }
 
 impl Broker {
@@ -102,14 +114,17 @@ impl Broker {
         };
         let node = Arc::new(node);
         node.shared().set_wall_ms(clock.now(), clock.wall_ms());
-        let looking_after = keeping.as_ref().map(|keeping| {
-            let (node, journal) = (Arc::clone(&node), Arc::clone(keeping.journal()));
-            tokio::spawn(keeping::look_after(node, journal, keeping.failed()))
+        let keepers = keeping.as_ref().map(|keeping| {
+            let watch = Watch::new(Arc::clone(&node), Arc::clone(keeping.journal()));
+            Keepers {
+                watching: tokio::spawn(watch.run(keeping.failed())),
+                reading: tokio::spawn(keeping::read_back(Arc::clone(&node))),
+            }
         });
         let (stop, stopped) = watch::channel(false);
         let addresses = listeners.addresses();
         let serving = tokio::spawn(listeners.serve(node, clock, stopped));
-        Ok(Self { addresses, stop, serving, keeping, looking_after })
+        Ok(Self { addresses, stop, serving, keeping, keepers })
     }
 
     /// Waits until nothing becomes durable any more, because the disk has failed: why. The clients' connections are being closed
@@ -132,19 +147,29 @@ impl Broker {
         &self.addresses
     }
 
-    /// Closes every connection with 320 and every listener, and syncs what is durable. When it returns, nothing is left of the
-    /// broker.
+    /// Closes every connection with 320 (541 if the disk has failed) and every listener, and syncs what is durable. When it
+    /// returns, nothing is left of the broker.
     ///
     /// # Errors
     /// What was not synced, or that the next start takes longer.
     pub async fn shutdown(mut self) -> Result<(), String> {
+        let has_failed = self.keeping.as_ref().is_some_and(|keeping| keeping.failed().borrow().is_some());
+        let mut reading = None;
+        if let Some(keepers) = self.keepers.take() {
+            if !has_failed {
+                keepers.watching.abort();
+            }
+            // If it has failed, this ends when everybody was told why, which nobody is to hear differently.
+            let _ = keepers.watching.await;
+            reading = Some(keepers.reading);
+        }
         self.stop.send_replace(true);
         if let Err(error) = (&mut self.serving).await {
             tracing::error!(%error, "the listeners ended badly");
         }
-        if let Some(looking_after) = self.looking_after.take() {
-            looking_after.abort();
-            let _ = looking_after.await;
+        if let Some(reading) = reading {
+            reading.abort();
+            let _ = reading.await;
         }
         let Some(keeping) = self.keeping.take() else { return Ok(()) };
         let stop = tokio::task::spawn_blocking(move || keeping.stop());
@@ -155,8 +180,9 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         self.serving.abort();
-        if let Some(looking_after) = &self.looking_after {
-            looking_after.abort();
+        if let Some(keepers) = &self.keepers {
+            keepers.watching.abort();
+            keepers.reading.abort();
         }
     }
 }

@@ -29,6 +29,7 @@ struct State {
     calls: u64,
     stop_at: Option<u64>,
     fail_at: Option<(u64, io::ErrorKind)>,
+    next_sync_fails: bool,
     stopped: bool,
     /// Handles of an older life are dead.
     life: u64,
@@ -77,6 +78,7 @@ impl SimulatedDisk {
             calls: 0,
             stop_at: None,
             fail_at: None,
+            next_sync_fails: false,
             stopped: false,
             life: 0,
             capacity,
@@ -103,6 +105,11 @@ impl SimulatedDisk {
         self.0.lock().fail_at = Some((call, kind));
     }
 
+    /// The next sync of a file fails, whichever call that is: for who does not know how many there are before it.
+    pub fn fail_next_sync(&self) {
+        self.0.lock().next_sync_fails = true;
+    }
+
     /// Whether it stopped at the call it was told.
     pub fn is_stopped(&self) -> bool {
         self.0.lock().stopped
@@ -125,6 +132,7 @@ impl SimulatedDisk {
         state.stopped = false;
         state.stop_at = None;
         state.fail_at = None;
+        state.next_sync_fails = false;
         if crash == Crash::PowerLoss {
             state.lose_power();
         }
@@ -258,6 +266,13 @@ impl File {
             }
         }
         self.current = self.synced.clone();
+    }
+
+    /// The system gives up on what it could not write: it stays readable, and no later sync tries it again.
+    fn give_up(&mut self, random: &mut Random) {
+        let current = self.current.clone();
+        self.lose_power(random);
+        self.current = current;
     }
 
     fn change(&mut self, change: Change) {
@@ -423,18 +438,17 @@ impl DiskFile for Handle {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let sync = |_: &mut State, file: &mut File| {
+        let sync = |state: &mut State, file: &mut File| {
+            if std::mem::take(&mut state.next_sync_fails) {
+                file.give_up(&mut state.random);
+                return Err(io::Error::other("a sync that was made to fail"));
+            }
             for change in std::mem::take(&mut file.changes) {
                 apply(&mut file.synced, &change);
             }
             Ok(())
         };
-        self.call(sync, |file, random| {
-            // The system gives up on what it could not write: it stays readable, and no later sync tries it again.
-            let current = file.current.clone();
-            file.lose_power(random);
-            file.current = current;
-        })
+        self.call(sync, File::give_up)
     }
 }
 
