@@ -14,6 +14,7 @@ use leveret::store::list::{List, Run, Target};
 use leveret::store::real::RealDisk;
 use leveret::store::record::{Operation, Publish};
 use leveret::store::recovery::{Recovered, recover};
+use leveret::store::segment::HEADER_SIZE;
 use leveret::wire::name::Name;
 use leveret::wire::table::OwnedTable;
 use proptest::prelude::*;
@@ -75,13 +76,19 @@ fn write(journal: &Journal) {
     journal.step(false).unwrap();
 }
 
-fn check(directory: &Path, expected_checkpoint: bool) {
-    let copy = std::env::temp_dir().join(format!("leveret-format-{}-{expected_checkpoint}", std::process::id()));
+/// A copy to be opened, as opening changes it.
+fn copy(directory: &Path, name: &str) -> PathBuf {
+    let copy = std::env::temp_dir().join(format!("leveret-format-{}-{name}", std::process::id()));
     fs::create_dir_all(&copy).unwrap();
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         fs::copy(&path, copy.join(path.file_name().unwrap())).unwrap();
     }
+    copy
+}
+
+fn check(directory: &Path, expected_checkpoint: bool) {
+    let copy = copy(directory, if expected_checkpoint { "stopped" } else { "crashed" });
     let (journal, recovered) = recover(Arc::new(RealDisk::open(&copy).unwrap()), options(), &mut |_| {}).unwrap();
     let Recovered { definitions, queues, report } = recovered;
     assert_eq!(report.from_checkpoint, expected_checkpoint);
@@ -126,6 +133,35 @@ fn every_version_of_the_format_is_read() {
     }
     check(&fixtures().join("store-v1-crashed"), false);
     check(&fixtures().join("store-v1-stopped"), true);
+}
+
+/// What is found in, or said against, the directory of a killed process with one octet changed.
+fn changed(name: &str, file: &str, at: u64) -> Result<Recovered, String> {
+    let copy = copy(&fixtures().join("store-v1-crashed"), name);
+    let mut octets = fs::read(copy.join(file)).unwrap();
+    octets[at as usize] ^= 3;
+    fs::write(copy.join(file), octets).unwrap();
+    let opened = recover(Arc::new(RealDisk::open(&copy).unwrap()), options(), &mut |_| {});
+    fs::remove_dir_all(copy).unwrap();
+    opened.map(|(_, recovered)| recovered).map_err(|error| error.to_string())
+}
+
+#[test]
+fn what_is_newer_or_damaged_is_refused_and_a_torn_end_is_cut() {
+    let newer = changed("newer", "0000000003.journal", 8).unwrap_err();
+    assert_eq!(newer, "0000000003.journal was written by a later version of Leveret (octet 8)");
+    let damaged = changed("damaged", "0000000003.journal", 300).unwrap_err();
+    assert_eq!(damaged, "0000000003.journal is damaged at octet 112: a record that was synced has a wrong crc");
+
+    let copy = copy(&fixtures().join("store-v1-crashed"), "checked");
+    let checked = leveret::store::check::check(&RealDisk::open(&copy).unwrap(), &mut |_| {}).unwrap();
+    fs::remove_dir_all(copy).unwrap();
+    let last = checked.segments.last().unwrap();
+    // The queue's number in the record that says it is gone, in a batch with the end of its definition.
+    let torn = changed("torn", &last.file, HEADER_SIZE + last.written - 8).unwrap();
+    assert_eq!((torn.report.torn_file, torn.report.torn_records), (Some(last.file.clone()), 1 + 2));
+    assert_eq!(torn.definitions.len(), 3);
+    assert_eq!(torn.queues.iter().map(|queue| queue.messages).collect::<Vec<_>>(), [13, 1, 1]);
 }
 
 proptest! {
