@@ -1,125 +1,159 @@
 //! The real program, killed again and again while clients work, on one data directory: what was confirmed is there, once, in order and
-//! whole; what was settled for sure does not return; nothing else is invented.
+//! whole; what was settled for sure does not return; nothing else is invented. And the same program on a disk that fills up.
 //!
 //! `LEVERET_TEST_CRASH_ROUNDS=1000` for a long run, `LEVERET_TEST_CRASH_SEED` for the same again (as far as timing allows).
 
+#[path = "crash/check.rs"]
+mod check;
+#[path = "crash/client.rs"]
+mod client;
 #[path = "crash/ledger.rs"]
 mod ledger;
 #[path = "crash/load.rs"]
 mod load;
+#[path = "crash/own.rs"]
+mod own;
+#[expect(dead_code, reason = "one peer for all tests, of which each needs a part")]
+mod peer;
 mod process;
 
-use lapin::options::*;
-use lapin::types::FieldTable;
-use ledger::Found;
-use load::{Dice, QUEUES, Shared, TRANSACTED};
-use process::{Directory, Process};
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
-use tokio::task::JoinSet;
+use std::thread::{JoinHandle, sleep, spawn};
+use std::time::{Duration, Instant};
+
+use check::There;
+use client::{Client, Dice, Shared, Worked};
+use ledger::Ledger;
+use process::{Directory, Process};
+
+/// Publishers of a round, all its clients together; so no number is used twice.
+const NUMBERS: u32 = 32;
 
 fn variable(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
 
-/// Reads a queue empty without acknowledging: the messages are there again when the connection is closed.
-async fn read(channel: &lapin::Channel, queue: &str) -> Vec<Found> {
-    let mut found = Vec::new();
-    while let Some(message) = channel.basic_get(queue.into(), BasicGetOptions::default()).await.unwrap() {
-        let id = load::id_of(&message.data, &message.properties);
-        let id = id.unwrap_or_else(|| panic!("{queue}: not as published: {:?}", message.properties));
-        found.push(Found { id, redelivered: message.redelivered });
-    }
-    found
+fn new_ledger() -> Shared {
+    Arc::new(Mutex::new(Ledger::new(load::ALONE)))
 }
 
-/// After a start: everything is as the ledger says. True: all queues are empty now.
-async fn check(address: SocketAddr, ledger: &Shared, known: &BTreeMap<String, bool>, dice: &mut Dice) -> Vec<String> {
-    let (connection, channel) = load::connect(address).await.unwrap();
-    let mut wrong = Vec::new();
-    let mut ids = BTreeMap::new();
-    for queue in QUEUES.into_iter().chain(TRANSACTED) {
-        let found = read(&channel, queue).await;
-        wrong.extend(ledger.lock().unwrap().check(queue, &found));
-        ids.insert(queue.to_owned(), found.iter().map(|found| found.id).collect::<Vec<_>>());
+/// All clients of a round at their work.
+fn work(
+    address: SocketAddr,
+    number: u32,
+    dice: &mut Dice,
+    ledger: &Shared,
+    mut there: There,
+) -> Vec<JoinHandle<Worked>> {
+    type Work = fn(SocketAddr, u32, Dice, Shared) -> Worked;
+    let works: [Work; 9] = [
+        load::publish,
+        load::publish,
+        load::publish,
+        load::consume,
+        load::consume,
+        load::transact,
+        load::define,
+        load::consume,
+        load::publish,
+    ];
+    let mut clients = Vec::new();
+    for (number, work) in (number..).zip(works) {
+        let (dice, ledger) = (Dice(dice.below(1 << 30)), Arc::clone(ledger));
+        clients.push(spawn(move || work(address, number, dice, ledger)));
     }
-    wrong.extend(ledger.lock().unwrap().check_transactions(&ids));
-    for (name, exists) in known {
-        let look = connection.create_channel().await.unwrap();
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let is_there = look.queue_declare(name.as_str().into(), options, FieldTable::default()).await.is_ok();
-        if is_there != *exists {
-            wrong.push(format!("queue {name}: there: {is_there}, answered: {exists}"));
-        }
+    for (number, queue) in (number + works.len() as u32..).zip(load::OWN) {
+        let (dice, ledger) = (Dice(dice.below(1 << 30)), Arc::clone(ledger));
+        let there = there.remove(queue).unwrap_or_default();
+        clients.push(spawn(move || own::own(address, number, dice, ledger, queue, there)));
     }
-    let look = connection.create_channel().await.unwrap();
-    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    if look.queue_declare("passing".into(), options, FieldTable::default()).await.is_ok() {
-        wrong.push("a queue that is not durable came back".to_owned());
-    }
-    if dice.below(3) == 0 {
-        let all = BasicAckOptions { multiple: true };
-        channel.basic_ack(0, all).await.unwrap();
-        ledger.lock().unwrap().clear();
-    } else {
-        ledger.lock().unwrap().settle(&ids);
-    }
-    connection.close(200, "".into()).await.unwrap();
-    wrong
+    clients
 }
 
-async fn rounds(rounds: u64, seed: u64, config: &str) {
+/// Ends it: mostly at once, sometimes with time for a few words, or for all of them.
+fn end(process: &mut Process, dice: &mut Dice, ledger: &Shared) {
+    let mercy = dice.below(8);
+    if mercy < 2 {
+        ledger.lock().unwrap().ends();
+        process.signal("TERM");
+    }
+    if mercy == 1 {
+        sleep(Duration::from_millis(dice.below(30)));
+    }
+    if mercy > 0 {
+        process.signal("KILL");
+    }
+    process.end();
+}
+
+fn rounds(rounds: u64, seed: u64, config: &str) {
     let directory = Directory::new();
     directory.write("config.toml", config);
-    let (ledger, known) = (Shared::default(), Arc::new(Mutex::new(BTreeMap::new())));
+    let ledger = new_ledger();
     let mut dice = Dice(seed);
-    let mut confirmed = 0;
+    let (mut check_took, began) = (Duration::ZERO, Instant::now());
     for round in 0..rounds {
+        if dice.one_in(4) {
+            // A start that comes to nothing.
+            let arguments = ["--bind", "127.0.0.1:0", "--data-dir", "data"];
+            let mut process = Process::start(process::leveret(&directory, &arguments));
+            sleep(Duration::from_millis(dice.below(80)));
+            process.signal("KILL");
+            process.end();
+        }
         let (mut process, address) = Process::serve(&directory, &["--data-dir", "data"]);
-        let (connection, channel) = load::connect(address).await.unwrap();
-        load::declare(&channel).await.unwrap();
-        connection.close(200, "".into()).await.unwrap();
-        let so_far = known.lock().unwrap().clone();
-        let wrong = check(address, &ledger, &so_far, &mut dice).await;
-        assert!(
-            wrong.is_empty(),
-            "seed {seed}, round {round}:\n{}\nlog:\n{}",
-            wrong.join("\n"),
-            process.log.join("\n")
-        );
-        let mut clients = JoinSet::new();
-        let number = round as u32 * 8;
-        for client in 0..3 {
-            clients.spawn(load::publisher(address, number + client, dice.below(1 << 30), Arc::clone(&ledger)));
+        let number = round as u32 * NUMBERS;
+        let since = Instant::now();
+        let there = check::check(address, number, Dice(dice.below(1 << 30)), &ledger).expect("the broker is there");
+        check_took += since.elapsed();
+        right(&ledger, &process, seed, round);
+        let mut client = Client::open(address, number + 2, Dice(0), &ledger).expect("the broker is there");
+        load::declare(&mut client).expect("the broker is there");
+        drop(client);
+        let clients = work(address, number + 3, &mut dice, &ledger, there);
+        if std::env::var_os("LEVERET_TEST_KEEP").is_some() {
+            println!("round {round} {:?}", began.elapsed());
         }
-        clients.spawn(load::transactor(address, number + 3, dice.below(1 << 30), Arc::clone(&ledger)));
-        for queue in &QUEUES[..2] {
-            clients.spawn(load::consumer(address, queue, dice.below(1 << 30), Arc::clone(&ledger)));
-        }
-        clients.spawn(load::definer(address, round as u32, Arc::clone(&known)));
         // The moment of the crash is what is drawn here: there is nothing to wait for.
-        tokio::time::sleep(Duration::from_millis(20 + dice.below(400))).await;
-        process.signal("KILL");
-        process.end();
-        // Not all of them notice that the broker is gone.
-        clients.abort_all();
-        while let Some(ended) = clients.join_next().await {
-            assert!(!ended.is_err_and(|error| error.is_panic()), "a client panicked");
-        }
-        confirmed += ledger.lock().unwrap().confirmed_count();
+        sleep(Duration::from_millis(20 + dice.below(400)));
+        end(&mut process, &mut dice, &ledger);
+        let ended: Vec<_> = clients.into_iter().map(JoinHandle::join).collect();
+        right(&ledger, &process, seed, round);
+        let log = process.log.join("\n");
+        assert!(
+            ended.iter().all(Result::is_ok),
+            "seed {seed}, round {round}: a client found what cannot be\nlog:\n{log}"
+        );
     }
-    assert!(confirmed as u64 > rounds * 20, "there was hardly any load: {confirmed} confirmed in {rounds} rounds");
+    let ledger = ledger.lock().unwrap();
+    println!(
+        "{rounds} rounds in {:?}, {check_took:?} of it checks: {} confirms, {} deliveries",
+        began.elapsed(),
+        ledger.confirms,
+        ledger.deliveries
+    );
+    assert!(ledger.confirms > rounds * 100, "there was hardly any load");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_confirmed_survives_kills() {
-    let seed = variable("LEVERET_TEST_CRASH_SEED", 1);
-    rounds(variable("LEVERET_TEST_CRASH_ROUNDS", 50), seed, "").await;
+fn right(ledger: &Shared, process: &Process, seed: u64, round: u64) {
+    let ledger = ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let few: Vec<_> = ledger.wrong.iter().take(20).cloned().collect();
+    let (wrong, all, log) = (few.join("\n"), ledger.wrong.len(), process.log.join("\n"));
+    assert!(few.is_empty(), "seed {seed}, round {round}, {all} mistakes:\n{wrong}\nlog:\n{log}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_syncs_it_survives_kills_all_the_same() {
-    rounds(5, variable("LEVERET_TEST_CRASH_SEED", 2), "[store]\nsync = \"os\"\n").await;
+#[test]
+fn what_was_confirmed_survives_kills() {
+    rounds(variable("LEVERET_TEST_CRASH_ROUNDS", 50), variable("LEVERET_TEST_CRASH_SEED", 1), "");
+}
+
+#[test]
+fn without_syncs_it_survives_kills_all_the_same() {
+    rounds(8, variable("LEVERET_TEST_CRASH_SEED", 2), "[store]\nsync = \"os\"\n");
+}
+
+#[test]
+fn with_rare_syncs_it_survives_kills_all_the_same() {
+    rounds(8, variable("LEVERET_TEST_CRASH_SEED", 3), "[store]\nsync = \"interval\"\nsync_interval_ms = 60000\n");
 }

@@ -29,6 +29,11 @@ impl Runs {
         if self.messages >= limits::RUN_MESSAGES {
             self.hand_over(touched);
         }
+        if let [only] = queues {
+            let waits = message.is_persistent() && only.keeps();
+            self.add_one(only, message, false, touched);
+            return waits;
+        }
         let durable = if message.is_persistent() { queues.iter().filter(|queue| queue.keeps()).count() } else { 0 };
         if durable > 1 {
             // It is written once, so all its queues get it in one go.

@@ -148,13 +148,16 @@ impl Journal {
             _ => None,
         };
         for _ in 0..TRIES {
+            let is_fresh = reader.scan.is_none();
             if self.record(position, window, reader, &mut show)?.is_some() {
                 return Ok(());
             }
+            // What was read ahead may be older than the record.
+            reader.scan = None;
             let now = self.pen.lock().live.find(queue, seq);
             match now {
                 None => return Ok(()),
-                Some(now) if now == position => break,
+                Some(now) if now == position && is_fresh => break,
                 Some(now) => position = now,
             }
         }
@@ -212,4 +215,93 @@ impl Journal {
 fn is_near(one: Position, next: Position) -> bool {
     let gap = next.offset().checked_sub(one.offset()).filter(|_| next.segment() == one.segment());
     gap.is_some_and(|gap| gap <= READ_GAP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::disk::{Disk, DiskFile};
+    use crate::store::journal::{Options, Step, Sync};
+    use crate::store::list::{List, Target};
+    use crate::store::recovery::recover;
+    use crate::store::simulated::SimulatedDisk;
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    type Then = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
+    /// A disk on which something happens right after a read.
+    struct Interrupted<T> {
+        inner: T,
+        then: Then,
+    }
+
+    impl Disk for Interrupted<SimulatedDisk> {
+        fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+            Ok(Arc::new(Interrupted { inner: self.inner.create(name)?, then: Arc::clone(&self.then) }))
+        }
+        fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+            Ok(Arc::new(Interrupted { inner: self.inner.open(name)?, then: Arc::clone(&self.then) }))
+        }
+        fn list(&self) -> io::Result<Vec<String>> {
+            self.inner.list()
+        }
+        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.inner.rename(from, to)
+        }
+        fn remove(&self, name: &str) -> io::Result<()> {
+            self.inner.remove(name)
+        }
+        fn sync_directory(&self) -> io::Result<()> {
+            self.inner.sync_directory()
+        }
+        fn free_space(&self) -> io::Result<u64> {
+            self.inner.free_space()
+        }
+    }
+
+    impl DiskFile for Interrupted<Arc<dyn DiskFile>> {
+        fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+            let read = self.inner.read_at(offset, into);
+            let then = self.then.lock().unwrap().take();
+            then.into_iter().for_each(|then| then());
+            read
+        }
+        fn write_at(&self, offset: u64, octets: &[u8]) -> io::Result<()> {
+            self.inner.write_at(offset, octets)
+        }
+        fn size(&self) -> io::Result<u64> {
+            self.inner.size()
+        }
+        fn allocate(&self, size: u64) -> io::Result<()> {
+            self.inner.allocate(size)
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            self.inner.sync_data()
+        }
+    }
+
+    #[test]
+    fn a_message_written_after_it_was_read_ahead_is_found() {
+        let then = Then::default();
+        let disk = Interrupted { inner: SimulatedDisk::new(3, 1 << 20), then: Arc::clone(&then) };
+        let options = Options { segment_octets: 64 * 1024, sync: Sync::Group, full_at: 1 << 20, seed: 3 };
+        let (journal, _) = recover(Arc::new(disk), options, &mut |_| {}).unwrap();
+        let journal = Arc::new(journal);
+        let publish = |seq: u64| {
+            let targets = [Target::new(1, seq)];
+            let targets = List::Given(&targets);
+            let message =
+                Publish { at_ms: 0, flags: 0, targets, route: b"r", properties: b"p", body: &[seq as u8; 100] };
+            journal.append(&Operation::Publish(message)).unwrap();
+        };
+        publish(1);
+        journal.step(true).unwrap();
+        publish(2);
+        let writer = Arc::clone(&journal);
+        *then.lock().unwrap() = Some(Box::new(move || assert_eq!(writer.step(true).unwrap(), Step::Wrote)));
+        let found = journal.read_run(1, 0, 10, u64::MAX).unwrap();
+        assert!(then.lock().unwrap().is_none());
+        assert_eq!(found.iter().map(|stored| stored.seq).collect::<Vec<_>>(), [1, 2]);
+    }
 }

@@ -1,206 +1,239 @@
-//! The clients of a crash test: publishers with confirms, transactions, consumers that acknowledge, definitions that come and go. Each works
-//! until its connection breaks, and writes down what it knows.
+//! What works on a broker until it is killed: publishers with windows, consumers that acknowledge or do not, transactions, definitions
+//! that come and go. Each is a loop over one client, which writes down what it does.
 
-use crate::ledger::{Id, Ledger};
-use futures_lite::StreamExt;
-use lapin::options::*;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 
-/// Queues that get single messages and those of a fanout, and are consumed.
-pub const QUEUES: [&str; 3] = ["q0", "q1", "q2"];
-/// Queues that get transactions, and are not.
+use crate::client::{Client, Dice, Event, Shared, Worked, number};
+use crate::ledger::{Id, Sure};
+
+/// Queues that publishers share, and consumers.
+pub const SHARED: [&str; 4] = ["q0", "q1", "q2", "q3"];
+/// Queues of transactions.
 pub const TRANSACTED: [&str; 2] = ["t0", "t1"];
+/// Queues that one client has for itself: it knows at each moment what is in them.
+pub const OWN: [&str; 2] = ["s0", "s1"];
+/// Where publications go that are there to be synced.
+pub const MARKS: &str = "marks";
+/// Queues that come and go.
+pub const PASSING: [&str; 10] = ["d0", "d1", "d2", "d3", "d4", "d5", "d6", "d7", "d8", "d9"];
+/// Those of which no one takes a message without noting it first.
+pub const ALONE: &[&str] =
+    &["t0", "t1", "s0", "s1", "marks", "d0", "d1", "d2", "d3", "d4", "d5", "d6", "d7", "d8", "d9"];
+/// Exchanges that come and go.
+pub const EXCHANGES: [&str; 4] = ["x0", "x1", "x2", "x3"];
 
-pub type Shared = Arc<Mutex<Ledger>>;
-
-/// Small numbers that a seed leads to.
-pub struct Dice(pub u64);
-
-impl Dice {
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
+/// Declares what is always there.
+pub fn declare(client: &mut Client) -> Worked {
+    for (exchange, kind) in [("all", "fanout"), ("some", "direct"), ("both", "fanout"), ("own", "direct")] {
+        client.call("exchange.declare", &format!("exchange={exchange} type={kind} durable"))?;
     }
-}
-
-pub async fn connect(address: SocketAddr) -> lapin::Result<(Connection, Channel)> {
-    let connection = Connection::connect(&format!("amqp://{address}/%2f"), ConnectionProperties::default()).await?;
-    let channel = connection.create_channel().await?;
-    Ok((connection, channel))
-}
-
-fn durable() -> QueueDeclareOptions {
-    QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() }
-}
-
-/// What all rounds need.
-pub async fn declare(channel: &Channel) -> lapin::Result<()> {
-    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    channel.exchange_declare("all".into(), ExchangeKind::Fanout, options, FieldTable::default()).await?;
-    for queue in QUEUES.into_iter().chain(TRANSACTED) {
-        channel.queue_declare(queue.into(), durable(), FieldTable::default()).await?;
+    for queue in SHARED.into_iter().chain(TRANSACTED).chain(OWN).chain([MARKS]) {
+        client.call("queue.declare", &format!("queue={queue} durable"))?;
+        client.ledger().known.insert(format!("queue {queue}"), Sure::Yes);
     }
-    for queue in QUEUES {
-        let options = QueueBindOptions::default();
-        channel.queue_bind(queue.into(), "all".into(), "".into(), options, FieldTable::default()).await?;
+    let all = ["q0", "q1", "q2"].map(|queue| (queue, "all", ""));
+    let some = ["q1", "q3"].map(|queue| (queue, "some", "k"));
+    let both = TRANSACTED.map(|queue| (queue, "both", ""));
+    let own = OWN.map(|queue| (queue, "own", queue));
+    for (queue, exchange, key) in all.into_iter().chain(some).chain(both).chain(own) {
+        client.call("queue.bind", &format!("queue={queue} exchange={exchange} routing-key=\"{key}\""))?;
     }
     Ok(())
 }
 
-/// The body that a message has: its size and octets follow from its id.
-pub fn body(id: Id) -> Vec<u8> {
-    let mut dice = Dice(u64::from(id.0) << 32 | u64::from(id.1));
-    dice.below(7);
-    let size = match dice.below(200) {
-        0 => 150_000 + dice.below(50_000),
-        1..10 => dice.below(5_000),
-        _ => dice.below(300),
-    };
-    let head = format!("{} {} ", id.0, id.1).into_bytes();
-    head.into_iter().chain((0..size).map(|at| (at ^ u64::from(id.1)) as u8)).collect()
-}
-
-pub fn properties(id: Id, persistent: bool) -> BasicProperties {
-    let mut headers = FieldTable::default();
-    headers.insert("n".into(), AMQPValue::LongUInt(id.1));
-    let properties = BasicProperties::default().with_headers(headers).with_message_id(format!("{id:?}").into());
-    properties.with_delivery_mode(if persistent { 2 } else { 1 })
-}
-
-/// The id that a body begins with, if all of the message is as it was published.
-pub fn id_of(data: &[u8], found: &BasicProperties) -> Option<Id> {
-    let text = String::from_utf8_lossy(data.get(..data.len().min(24))?).into_owned();
-    let mut numbers = text.split(' ');
-    let id = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
-    let is_whole = *found == properties(id, true) || *found == properties(id, false);
-    (is_whole && data == body(id)).then_some(id)
-}
-
-async fn send(
-    channel: &Channel,
-    id: Id,
-    to: &Target,
-    persistent: bool,
-) -> lapin::Result<impl Future<Output = lapin::Result<Confirmation>> + use<>> {
-    let (exchange, key): (ShortString, ShortString) = match to {
-        Target::All => ("all".into(), "".into()),
-        Target::One(queue) => ("".into(), (*queue).into()),
-    };
-    channel.basic_publish(exchange, key, BasicPublishOptions::default(), &body(id), properties(id, persistent)).await
-}
-
-enum Target {
-    All,
-    One(&'static str),
-}
-
-/// Publishes with confirms, a window at a time.
-pub async fn publisher(address: SocketAddr, number: u32, seed: u64, ledger: Shared) -> lapin::Result<()> {
-    let (_connection, channel) = connect(address).await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
-    let mut dice = Dice(seed);
+/// Publishes to the shared queues, so many at most without a confirm.
+pub fn publish(address: SocketAddr, number: u32, dice: Dice, ledger: Shared) -> Worked {
+    let mut client = Client::confirming(address, number, dice, &ledger)?;
     for n in 0.. {
-        let mut window = Vec::new();
-        for at in 0..=dice.below(40) as u32 {
-            let id = (number, n * 64 + at);
-            let persistent = dice.below(5) > 0;
-            let to = match dice.below(4) {
-                0 => Target::All,
-                one => Target::One(QUEUES[one as usize - 1]),
+        // A long round ends with less load: what piles up has to be read again.
+        let burst = if n < 40 { client.dice.below(60) } else { 1 };
+        for _ in 0..=burst {
+            let persistent = client.dice.below(5) > 0;
+            match client.dice.below(8) {
+                0 => client.publish("exchange=all", &["q0", "q1", "q2"], persistent)?,
+                1 => client.publish("exchange=some routing-key=k", &["q1", "q3"], persistent)?,
+                n => {
+                    let queue = SHARED[n as usize % 4];
+                    client.publish(&format!("routing-key={queue}"), &[queue], persistent)?
+                }
             };
-            let queues = match &to {
-                Target::All => QUEUES.to_vec(),
-                Target::One(queue) => vec![*queue],
-            };
-            ledger.lock().unwrap().publishes(id, &queues, persistent, None);
-            window.push((id, send(&channel, id, &to, persistent).await?));
         }
-        for (id, confirm) in window {
-            if confirm.await?.is_ack() {
-                ledger.lock().unwrap().confirmed(id);
+        let window = client.dice.below(150) as usize;
+        client.await_confirms(window)?;
+    }
+    Ok(())
+}
+
+/// Consumes one of the shared queues.
+pub fn consume(address: SocketAddr, number: u32, dice: Dice, ledger: Shared) -> Worked {
+    let mut client = Client::confirming(address, number, dice, &ledger)?;
+    let queue = SHARED[client.dice.below(3) as usize];
+    let mut held: Vec<(u64, Id)> = Vec::new();
+    client.queues.insert("c".to_owned(), queue);
+    client.send("basic.qos", "prefetch-count=60")?;
+    client.send("basic.consume", &format!("queue={queue} consumer-tag=c"))?;
+    for n in 1_u64.. {
+        let Event::Message { tag, found } = client.event()? else { continue };
+        match client.dice.below(20) {
+            0..10 => {
+                client.gives_up(queue, found.id, "ack sent");
+                client.send("basic.ack", &format!("delivery-tag={tag}"))?;
             }
+            10 => {
+                client.gives_up(queue, found.id, "reject sent");
+                client.send("basic.reject", &format!("delivery-tag={tag}"))?;
+            }
+            11 => client.send("basic.nack", &format!("delivery-tag={tag} requeue"))?,
+            _ => held.push((tag, found.id)),
+        }
+        if let Some((tag, _)) = held.last().copied()
+            && (held.len() > 50 || client.dice.one_in(40))
+        {
+            match client.dice.below(6) {
+                0 => client.recover()?,
+                1 => client.send("basic.nack", &format!("delivery-tag={tag} multiple requeue"))?,
+                _ => {
+                    held.iter().for_each(|(_, id)| client.gives_up(queue, *id, "ack of all sent"));
+                    // Not tag 0: that would take what is under way here as well.
+                    client.send("basic.ack", &format!("delivery-tag={tag} multiple"))?;
+                }
+            }
+            held.clear();
+        }
+        if n.is_multiple_of(25) {
+            client.publish("routing-key=marks", &[MARKS], true)?;
         }
     }
     Ok(())
 }
 
-/// Publishes in transactions.
-pub async fn transactor(address: SocketAddr, number: u32, seed: u64, ledger: Shared) -> lapin::Result<()> {
-    let (_connection, channel) = connect(address).await?;
-    channel.tx_select().await?;
-    let mut dice = Dice(seed);
+/// Publishes and acknowledges in transactions.
+pub fn transact(address: SocketAddr, number: u32, dice: Dice, ledger: Shared) -> Worked {
+    let mut client = Client::open(address, number, dice, &ledger)?;
+    client.call("tx.select", "")?;
+    // Got and not acknowledged: queue and tag.
+    let mut held: Vec<(&'static str, Id, u64)> = Vec::new();
     for n in 0.. {
-        let transaction = number << 16 | n;
-        for at in 0..2 + dice.below(5) as u32 {
-            let (id, queue) = ((number, n * 64 + at), TRANSACTED[at as usize % 2]);
-            ledger.lock().unwrap().publishes(id, &[queue], true, Some(transaction));
-            drop(send(&channel, id, &Target::One(queue), true).await?);
+        let transaction = u64::from(number) << 32 | n;
+        let mut published = Vec::new();
+        for _ in 0..client.dice.below(6) {
+            match client.dice.below(4) {
+                0 => {
+                    let id = client.publish_in("exchange=both", &TRANSACTED, true, Some(transaction))?;
+                    published.extend(TRANSACTED.map(|queue| (queue, id)));
+                }
+                n => {
+                    let queue = TRANSACTED[n as usize % 2];
+                    let id = client.publish_in(&format!("routing-key={queue}"), &[queue], true, Some(transaction))?;
+                    published.push((queue, id));
+                }
+            }
         }
-        channel.tx_commit().await?;
-        ledger.lock().unwrap().committed(transaction);
+        for _ in 0..client.dice.below(4) {
+            let queue = TRANSACTED[client.dice.below(2) as usize];
+            client.ledger().all_are_asked_for(queue);
+            client.queues.insert(String::new(), queue);
+            client.send("basic.get", &format!("queue={queue}"))?;
+            if let Event::Message { tag, found } = client.event()? {
+                held.push((queue, found.id, tag));
+            }
+        }
+        let count = client.dice.below(held.len() as u64 + 1) as usize;
+        let acked: Vec<_> = held.iter().take(count).copied().collect();
+        for (_, _, tag) in &acked {
+            client.send("basic.ack", &format!("delivery-tag={tag}"))?;
+        }
+        if client.dice.one_in(6) {
+            client.call("tx.rollback", "")?;
+            // What a rollback brings back may be acknowledged again.
+            continue;
+        }
+        let acks: Vec<_> = acked.iter().map(|(queue, id, _)| (*queue, *id)).collect();
+        held.drain(..count);
+        client.ledger().commits(&published, &acks, transaction);
+        client.call("tx.commit", "")?;
+        client.ledger().committed(&published, &acks);
     }
     Ok(())
 }
 
-/// Consumes, acknowledges most, gives some back; now and then a confirmed publish makes sure that what was before counts.
-pub async fn consumer(address: SocketAddr, queue: &'static str, seed: u64, ledger: Shared) -> lapin::Result<()> {
-    let (_connection, channel) = connect(address).await?;
-    channel.basic_qos(50, BasicQosOptions::default()).await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
-    channel.queue_declare("marks".into(), durable(), FieldTable::default()).await?;
-    let options = BasicConsumeOptions::default();
-    let mut deliveries = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
-    let mut dice = Dice(seed);
-    let mut seen: Vec<Id> = Vec::new();
-    while let Some(delivery) = deliveries.next().await {
-        let delivery = delivery?;
-        let id = id_of(&delivery.data, &delivery.properties).expect("a message as it was published");
-        seen.push(id);
-        ledger.lock().unwrap().delivered(id, queue);
-        match dice.below(10) {
-            0 => {
-                delivery.nack(BasicNackOptions { requeue: true, ..BasicNackOptions::default() }).await?;
+/// Declares and deletes durable queues, exchanges and bindings, with messages in the queues.
+pub fn define(address: SocketAddr, number: u32, dice: Dice, ledger: Shared) -> Worked {
+    let mut client = Client::confirming(address, number, dice, &ledger)?;
+    // Not to come back: one that is not durable, one that is exclusive, and an exchange.
+    client.call("queue.declare", "queue=passing")?;
+    client.call("queue.bind", "queue=passing exchange=all")?;
+    client.call("queue.declare", "queue=mine durable exclusive")?;
+    client.call("queue.bind", "queue=mine exchange=all")?;
+    client.call("exchange.declare", "exchange=fleeting type=topic")?;
+    client.call("queue.bind", "queue=q0 exchange=fleeting routing-key=#")?;
+    loop {
+        let queue = PASSING[client.dice.below(10) as usize];
+        let exchange = EXCHANGES[client.dice.below(4) as usize];
+        let is = |client: &Client, name: &str| client.ledger().known.get(name).is_some_and(|sure| *sure == Sure::Yes);
+        let (has_queue, has_exchange) =
+            (is(&client, &format!("queue {queue}")), is(&client, &format!("exchange {exchange}")));
+        let binding = format!("binding {exchange} {queue}");
+        match client.dice.below(12) {
+            0 if has_queue => {
+                client.ledger().all_may_go(queue, "queue.delete sent");
+                let all = client.ledger().bindings(queue);
+                change(
+                    &mut client,
+                    &[format!("queue {queue}")],
+                    all,
+                    Sure::No,
+                    &format!("queue.delete queue={queue}"),
+                )?;
+                client.ledger().all_are_gone(queue);
             }
-            1 => {}
-            _ => {
-                ledger.lock().unwrap().acks(id, queue);
-                delivery.ack(BasicAckOptions::default()).await?;
+            1 if has_exchange => {
+                let all = client.ledger().bindings(exchange);
+                let method = format!("exchange.delete exchange={exchange}");
+                change(&mut client, &[format!("exchange {exchange}")], all, Sure::No, &method)?;
             }
-        }
-        if seen.len() >= 30 {
-            let options = BasicPublishOptions::default();
-            let mark = channel.basic_publish("".into(), "marks".into(), options, b"", properties((0, 0), true)).await?;
-            if mark.await?.is_ack() {
-                ledger.lock().unwrap().is_sure(queue, &seen);
+            2..5 if !has_queue => {
+                let method = format!("queue.declare queue={queue} durable");
+                change(&mut client, &[format!("queue {queue}")], Vec::new(), Sure::Yes, &method)?;
             }
-            seen.clear();
-            channel.basic_recover(BasicRecoverOptions { requeue: true }).await?;
+            5 if !has_exchange => {
+                let method = format!("exchange.declare exchange={exchange} type=direct durable");
+                change(&mut client, &[format!("exchange {exchange}")], Vec::new(), Sure::Yes, &method)?;
+            }
+            6..8 if has_queue && has_exchange => {
+                let method = format!("queue.bind queue={queue} exchange={exchange} routing-key={queue}");
+                change(&mut client, &[binding], Vec::new(), Sure::Yes, &method)?;
+            }
+            8 if has_queue && has_exchange => {
+                let method = format!("queue.unbind queue={queue} exchange={exchange} routing-key={queue}");
+                change(&mut client, &[binding], Vec::new(), Sure::No, &method)?;
+            }
+            _ if has_queue => {
+                let to = if is(&client, &binding) { format!("exchange={exchange}") } else { String::new() };
+                let persistent = client.dice.below(4) > 0;
+                client.publish(&format!("{to} routing-key={queue}"), &[queue], persistent)?;
+                client.await_confirms(0)?;
+            }
+            _ => {}
         }
     }
+}
+
+/// Calls what makes definitions be there, or not.
+fn change(client: &mut Client, names: &[String], with_them: Vec<String>, then: Sure, call: &str) -> Worked {
+    let names: Vec<String> = names.iter().cloned().chain(with_them).collect();
+    let set = |client: &Client, sure: Sure| {
+        let mut ledger = client.ledger();
+        ledger.known.extend(names.iter().map(|name| (name.clone(), sure)));
+    };
+    set(client, Sure::Maybe);
+    let (method, text) = call.split_once(' ').expect("a method with fields");
+    client.call(method, text)?;
+    set(client, then);
     Ok(())
 }
 
-/// Declares and deletes durable queues with bindings. What was answered is written down: there, or not.
-pub async fn definer(address: SocketAddr, round: u32, known: Arc<Mutex<BTreeMap<String, bool>>>) -> lapin::Result<()> {
-    let (_connection, channel) = connect(address).await?;
-    for n in 0.. {
-        let name = format!("d{round}-{n}");
-        channel.queue_declare(name.as_str().into(), durable(), FieldTable::default()).await?;
-        let options = QueueBindOptions::default();
-        channel
-            .queue_bind(name.as_str().into(), "amq.topic".into(), "a.#".into(), options, FieldTable::default())
-            .await?;
-        known.lock().unwrap().insert(name.clone(), true);
-        if n % 2 == 0 {
-            known.lock().unwrap().remove(&name);
-            channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await?;
-            known.lock().unwrap().insert(name, false);
-        }
-        channel.queue_declare("passing".into(), QueueDeclareOptions::default(), FieldTable::default()).await?;
-    }
-    Ok(())
+/// How many messages a purge or a deletion took.
+pub fn taken(client: &mut Client, method: &str, text: &str) -> Result<u64, crate::client::Gone> {
+    Ok(number(&client.call(method, text)?, "message-count"))
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// The longest that a line or an end is awaited.
 const LONG: Duration = Duration::from_secs(30);
 
-/// A directory that is removed with the value.
+/// A directory that is removed with the value; kept after a panic with `LEVERET_TEST_KEEP` in the environment.
 pub struct Directory(PathBuf);
 
 impl Directory {
@@ -35,6 +35,9 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
+        if std::thread::panicking() && std::env::var_os("LEVERET_TEST_KEEP").is_some() {
+            return eprintln!("kept: {}", self.0.display());
+        }
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
