@@ -164,6 +164,11 @@ fn what_is_newer_or_damaged_is_refused_and_a_torn_end_is_cut() {
     assert_eq!(torn.queues.iter().map(|queue| queue.messages).collect::<Vec<_>>(), [13, 1, 1]);
 }
 
+#[test]
+fn a_message_in_the_place_of_another_is_not_shown_for_it() {
+    mutated::run(b"\x23\x23\x2b\x27\x23\x23\x23\x23\x23\xe9\xf2\x17\x11\x0e\xf5");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3_000))]
 

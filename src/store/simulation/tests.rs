@@ -97,8 +97,9 @@ impl Simulation {
                 }
             }
             14..=17 => {
-                if life.journal.reclaim(&mut life.reclaim).is_err() {
-                    return Ok(false);
+                if let Err(failure) = life.journal.reclaim(&mut life.reclaim) {
+                    // The disk may refuse; it does not hand out anything else than it was given.
+                    return if failure.reason.contains("is damaged") { Err(failure.reason) } else { Ok(false) };
                 }
             }
             18 => return self.read(life),
