@@ -141,7 +141,10 @@ impl Journal {
         visit: &mut dyn FnMut(u64, Publish<'_>),
     ) -> Result<(), StoreError> {
         let mut show = |content: Content<'_>| match content {
-            Content::Operation(Operation::Publish(publish)) => {
+            // The crc says that it is a record of this segment, not that it is the one that was written here.
+            Content::Operation(Operation::Publish(publish))
+                if publish.targets.iter().any(|target| (target.queue, target.seq) == (queue, seq)) =>
+            {
                 visit(seq, publish);
                 Some(())
             }

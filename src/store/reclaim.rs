@@ -156,9 +156,9 @@ impl Journal {
         if below > oldest {
             return self.give_up(below);
         }
-        if oldest < current && space.is_short() {
+        // While no later segment is begun on the disk, the end of this one may not be written yet.
+        if oldest < last && space.is_short() {
             let segment = self.segments.read().get(&oldest).cloned();
-            // None: it is not even written yet.
             let Some(segment) = segment else { return Ok((State::Idle, false)) };
             let scan = segment.scan(u64::MAX);
             return Ok((State::Copying(Box::new((segment, scan))), true));
