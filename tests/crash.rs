@@ -7,6 +7,8 @@
 mod check;
 #[path = "crash/client.rs"]
 mod client;
+#[path = "crash/full.rs"]
+mod full;
 #[path = "crash/ledger.rs"]
 mod ledger;
 #[path = "crash/load.rs"]

@@ -94,13 +94,20 @@ impl Store {
     pub fn stop(mut self) -> Result<(), StoreError> {
         self.end_threads();
         let journal = &self.journal;
-        let synced = journal.step(true).map_err(|failure: Failure| StoreError::Io {
-            what: "cannot sync the journal".to_owned(),
-            error: io::Error::other(failure.reason),
-        })?;
-        if synced == Step::NoSpace {
-            let error = io::Error::from(io::ErrorKind::StorageFull);
-            return Err(StoreError::Io { what: "cannot write the journal".to_owned(), error });
+        // What waited for space is written first, and only then what was appended meanwhile.
+        loop {
+            let step = journal.step(true).map_err(|failure: Failure| StoreError::Io {
+                what: "cannot sync the journal".to_owned(),
+                error: io::Error::other(failure.reason),
+            })?;
+            match step {
+                Step::Wrote => {}
+                Step::Idle => break,
+                Step::NoSpace => {
+                    let error = io::Error::from(io::ErrorKind::StorageFull);
+                    return Err(StoreError::Io { what: "cannot write the journal".to_owned(), error });
+                }
+            }
         }
         journal.write_checkpoint()
     }
@@ -128,7 +135,7 @@ fn write(journal: &Journal) {
         Sync::Group | Sync::Os => None,
     };
     let mut synced_at = Instant::now();
-    let mut timeout = None;
+    let (mut timeout, mut was_held) = (None, false);
     while let Some(woken) = journal.wait(timeout) {
         let is_due = interval.is_some_and(|interval| synced_at.elapsed() >= interval);
         let Ok(step) = journal.step(woken.sync || is_due) else { return };
@@ -137,9 +144,12 @@ fn write(journal: &Journal) {
         }
         timeout = match (step, interval) {
             (Step::NoSpace, _) => Some(SPACE_RETRY),
+            // IMPORTANT: what was appended while that one waited for space has rung already, and will not ring again.
+            _ if was_held => Some(Duration::ZERO),
             (_, Some(interval)) if journal.is_unsynced() => Some(interval.saturating_sub(synced_at.elapsed())),
             _ => None,
         };
+        was_held = step == Step::NoSpace;
     }
 }
 

@@ -25,6 +25,9 @@ use crate::store::error::StoreError;
 use crate::store::position::{ALIGNMENT, SEGMENT_MAX};
 use crate::store::record::{Content, HEAD_SIZE, Head, NoRecord, Record, may_begin};
 
+/// What a segment's rest is made of, mostly: comparing is the quickest look at it.
+const EMPTY: [u8; 4096] = [0; 4096];
+
 /// Octets before the first record.
 pub const HEADER_SIZE: u64 = 64;
 /// The version of the format of files.
@@ -312,8 +315,10 @@ impl Scan {
     /// If the disk refuses.
     pub fn foreign(&mut self) -> io::Result<u64> {
         self.fill(self.at, HEAD_SIZE as u64)?;
-        let heads = self.window.behind(self.at).chunks_exact(ALIGNMENT as usize);
-        Ok(heads.take_while(|head| !may_begin(head)).count() as u64 * ALIGNMENT)
+        let rest = self.window.behind(self.at);
+        let empty = rest.chunks_exact(EMPTY.len()).take_while(|part| *part == EMPTY).count() * EMPTY.len();
+        let heads = rest.get(empty..).unwrap_or_default().chunks_exact(ALIGNMENT as usize);
+        Ok(empty as u64 + heads.take_while(|head| !may_begin(head)).count() as u64 * ALIGNMENT)
     }
 
     /// Has the window hold `needed` octets from `at` on, as far as there are so many.

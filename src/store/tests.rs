@@ -414,6 +414,45 @@ fn nothing_returns_that_is_settled_while_it_is_copied() {
 }
 
 #[test]
+fn what_is_appended_while_the_disk_is_full_is_written_when_it_is_not() {
+    let disk = SimulatedDisk::new(5, 10_000);
+    let (store, _) = Store::open(Arc::new(disk.clone()), options(4096), &mut |_| {}).unwrap();
+    let journal = store.journal();
+    let wait = |until: &dyn Fn() -> bool| {
+        while !until() {
+            std::thread::yield_now();
+        }
+    };
+    let mut seq = 0;
+    while !journal.is_out_of_space() {
+        seq += 1;
+        let position = publish(journal, 1, seq, &[7; 200]).unwrap();
+        wait(&|| journal.durable() >= position || journal.is_out_of_space());
+    }
+    let last = publish(journal, 1, seq + 1, b"later").unwrap();
+    let (send, receive) = channel();
+    let waiter: Arc<dyn OnDurable> = Arc::new(Waiter(send));
+    assert!(journal.watch(last, &waiter).unwrap());
+    disk.set_capacity(1 << 20);
+    let durable = receive.recv_timeout(std::time::Duration::from_secs(20)).unwrap().unwrap();
+    assert!(durable >= last);
+    // The same when it ends before it knows of the space.
+    disk.set_capacity(disk.used());
+    while !journal.is_out_of_space() {
+        seq += 1;
+        let position = publish(journal, 2, seq, &[7; 200]).unwrap();
+        wait(&|| journal.durable() >= position || journal.is_out_of_space());
+    }
+    let last = seq + 1;
+    publish(journal, 2, last, b"last").unwrap();
+    disk.set_capacity(1 << 20);
+    store.stop().unwrap();
+    let (journal, recovered) = open(&disk, 4096);
+    assert!(recovered.report.from_checkpoint);
+    assert_eq!(bodies(journal.read_run(2, last, 1, u64::MAX).unwrap()), [b"last"]);
+}
+
+#[test]
 fn threads_on_a_real_disk() {
     let path = std::env::temp_dir().join(format!("leveret-store-{}", std::process::id()));
     for (sync, from) in [(Sync::Group, 1), (Sync::Interval { ms: 5 }, 501), (Sync::Os, 1001)] {

@@ -18,8 +18,11 @@ pub struct Gone;
 pub type Shared = Arc<Mutex<Ledger>>;
 pub type Worked = Result<(), Gone>;
 
+/// Publishers from this number on have large messages.
+pub const LARGE: u32 = 1 << 30;
+
 /// The longest that an answer may take.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Small numbers that a seed leads to.
 pub struct Dice(pub u64);
@@ -51,6 +54,7 @@ fn dice_of(id: Id) -> Dice {
 pub fn body(id: Id) -> &'static [u8] {
     let mut dice = dice_of(id);
     let size = match dice.below(200) {
+        _ if id.0 >= LARGE => 20_000 + dice.below(40_000),
         0 => dice.below(200_000),
         1..20 => dice.below(5_000),
         20..40 => 0,
@@ -356,6 +360,11 @@ impl Client {
     pub fn gives_up(&mut self, queue: &'static str, id: Id, how: &'static str) {
         self.ledger().gives_up(queue, id, how);
         self.effects.push_back((self.published, Effect::Gone(queue, id)));
+    }
+
+    /// How much waits for its confirm.
+    pub fn unconfirmed(&self) -> usize {
+        self.pending.len()
     }
 
     /// Reads until no more than so many wait for their confirm; no message may come meanwhile.
