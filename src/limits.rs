@@ -93,6 +93,10 @@ const _: () = assert!(RESIDENT_MIN < RAISE_OCTETS && RAISE_OCTETS * 2 < RESIDENT
 /// Most durable definitions that change in one record of the journal.
 pub const DEFINITIONS_AT_ONCE: usize = 50_000;
 
+/// Most octets of keys and values in it, unless one alone has more: far from what the journal does not take, whatever arguments
+/// clients give to how many bindings.
+pub const DEFINITIONS_OCTETS: usize = 16 * 1024 * 1024;
+
 /// Most queues taken out under one hold of a virtual host's names.
 pub const END_RUN: usize = 64;
 

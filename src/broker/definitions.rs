@@ -41,6 +41,32 @@ pub enum Item {
     QueueGone(u64),
 }
 
+impl Item {
+    /// Octets of its key and value.
+    fn octets(&self) -> usize {
+        match self {
+            Self::Define { key, value } => key.len() + value.len(),
+            Self::Undefine { key } => key.len(),
+            Self::QueueGone(_) => 0,
+        }
+    }
+}
+
+/// Changes in pieces of at most so many items and octets; one item that is larger is a piece of its own.
+pub fn pieces(mut items: &[Item], most: usize, most_octets: usize) -> impl Iterator<Item = &[Item]> {
+    std::iter::from_fn(move || {
+        let mut octets = 0;
+        let fits = |item: &&Item| {
+            octets += item.octets();
+            octets <= most_octets
+        };
+        let fitting = items.iter().take(most).take_while(fits).count();
+        let (piece, rest) = items.split_at_checked(fitting.max(1))?;
+        items = rest;
+        Some(piece)
+    })
+}
+
 /// A definition read back.
 #[derive(Debug)]
 pub enum Defined {
@@ -227,6 +253,17 @@ mod tests {
             let bound = Binding { source: one, destination, key, arguments: table(limit) };
             let (_, Defined::Binding(read)) = read_back(&binding(&vhost, &bound)) else { panic!() };
             prop_assert_eq!(read, bound);
+        }
+
+        #[test]
+        fn pieces_are_all_in_order_and_none_is_too_large(sizes in proptest::collection::vec(0usize..50, 0..40)) {
+            let items: Vec<_> = sizes.iter().map(|size| Item::Undefine { key: vec![0; *size] }).collect();
+            let pieces: Vec<_> = pieces(&items, 7, 60).collect();
+            prop_assert_eq!(pieces.concat(), items.clone());
+            for piece in pieces {
+                let octets: usize = piece.iter().map(Item::octets).sum();
+                prop_assert!((1..=7).contains(&piece.len()) && octets <= 60, "{} of {octets} octets", piece.len());
+            }
         }
 
         #[test]

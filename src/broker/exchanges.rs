@@ -160,11 +160,11 @@ impl Vhost {
         }
     }
 
-    /// queue.bind and exchange.bind.
+    /// queue.bind and exchange.bind. Says whether the binding is durable.
     ///
     /// # Errors
     /// 403 for the default exchange and direct reply-to names; 404; 405; 406 for arguments that the exchange cannot use.
-    pub fn bind(&self, bind: Bind<'_>, connection: u64) -> Result<(), Fault> {
+    pub fn bind(&self, bind: Bind<'_>, connection: u64) -> Result<bool, Fault> {
         let binding = self.binding(bind)?;
         let mut names = self.change();
         let kind = self.check_ends(&names, &binding, bind.to_queue, connection)?;
@@ -175,8 +175,9 @@ impl Vhost {
             ),
             _ => None,
         };
+        let is_durable = names.keeps(&binding);
         names.bind(binding, criteria.as_ref());
-        Ok(())
+        Ok(is_durable)
     }
 
     /// queue.unbind and exchange.unbind. A binding that does not exist is unbound too, whoever owns the queue.

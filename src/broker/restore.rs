@@ -49,7 +49,8 @@ impl Definitions {
     /// The virtual hosts that have any.
     pub fn vhosts(&self) -> HashSet<&Name> {
         let exchanges = self.exchanges.iter().map(|(vhost, ..)| vhost);
-        exchanges.chain(self.queues.iter().map(|(vhost, ..)| vhost)).collect()
+        let queues = self.queues.iter().map(|(vhost, ..)| vhost);
+        exchanges.chain(queues).chain(self.bindings.iter().map(|(vhost, _)| vhost)).collect()
     }
 
     /// Puts everything back in its place. What the journal has of queues that nobody can reach any more goes.
@@ -71,6 +72,9 @@ impl Definitions {
             if let Some(vhost) = vhosts.get(&vhost) {
                 bind(vhost, binding, shared);
             }
+        }
+        if !states.is_empty() {
+            tracing::debug!(queues = states.len(), "queues without a definition go from the journal");
         }
         for queue in states.into_keys() {
             append(shared, &Operation::QueueGone { queue });

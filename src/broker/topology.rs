@@ -98,19 +98,25 @@ impl Topology {
         }
     }
 
+    /// Whether a binding, there or to come, is durable.
+    pub fn keeps(&self, binding: &Binding) -> bool {
+        let source = self.exchanges.get(binding.source.as_octets());
+        self.is_kept(source.is_some_and(|source| source.declared.durable), &binding.destination)
+    }
+
     fn note(&mut self, durable: bool, item: impl FnOnce(&Name) -> Item) {
         if durable && let Some((vhost, items)) = &mut self.changes {
             items.push(item(vhost));
         }
     }
 
-    /// Whether a binding is durable: both its ends are. What is missing was just removed.
+    /// Whether a binding is durable: both its ends are.
     fn is_kept(&self, from_durable: bool, destination: &Destination) -> bool {
         from_durable
             && match destination {
-                Destination::Queue(name) => self.queues.get(name).is_none_or(|queue| queue.declared().durable),
+                Destination::Queue(name) => self.queues.get(name).is_some_and(|queue| queue.declared().durable),
                 Destination::Exchange(name) => {
-                    self.exchanges.get(name).is_none_or(|exchange| exchange.declared.durable)
+                    self.exchanges.get(name).is_some_and(|exchange| exchange.declared.durable)
                 }
             }
     }
@@ -152,6 +158,11 @@ impl Topology {
     /// A list instead of recursion: clients can make chains of auto-delete exchanges that are longer than any stack.
     fn remove_exchanges(&mut self, mut names: Vec<Name>) {
         while let Some(name) = names.pop() {
+            if !self.exchanges.contains_key(&name) {
+                continue;
+            }
+            // What leads to it goes while it is there: whether a binding is kept is asked of both ends.
+            names.extend(self.unbind_all(&Destination::Exchange(name.clone())));
             let Some(exchange) = self.exchanges.remove(&name) else { continue };
             let durable = exchange.declared.durable;
             for binding in exchange.bindings {
@@ -159,8 +170,6 @@ impl Topology {
                 self.note(kept, |vhost| Item::Undefine { key: definitions::binding_key(vhost, &binding) });
                 self.forget_destination(&binding);
             }
-            let destination = Destination::Exchange(name.clone());
-            names.extend(self.unbind_all(&destination));
             self.note(durable, |vhost| Item::Undefine { key: definitions::exchange_key(vhost, &name) });
         }
     }
@@ -338,6 +347,8 @@ mod tests {
     use crate::queue::shared::Shared;
     use crate::routing::headers::NoHeaders;
     use crate::wire::table_builder::TableBuilder;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     fn name(text: &str) -> Name {
         Name::new(text.as_bytes()).unwrap()
@@ -467,5 +478,76 @@ mod tests {
         assert_eq!(routed(&names, "x", &[b""]), ["q"]);
         names.unbind(&with(table(&[b"a"])));
         assert!(routed(&names, "x", &[b""]).is_empty());
+    }
+
+    /// What a journal is to have of these names.
+    fn definitions_of(names: &Topology, vhost: &Name) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let mut items = Vec::new();
+        for (name, exchange) in names.exchanges.iter().filter(|(_, exchange)| exchange.declared.durable) {
+            items.push(definitions::exchange(vhost, name, &exchange.declared));
+            let kept = exchange.bindings.iter().filter(|binding| match &binding.destination {
+                Destination::Queue(name) => names.queues[name].declared().durable,
+                Destination::Exchange(name) => names.exchanges[name].declared.durable,
+            });
+            items.extend(kept.map(|binding| definitions::binding(vhost, binding)));
+        }
+        let kept = names.queues.values().filter(|queue| queue.declared().durable);
+        items.extend(kept.map(|queue| definitions::queue(vhost, queue.declared(), queue.number())));
+        let pairs = items.into_iter().map(|item| match item {
+            Item::Define { key, value } => (key, value),
+            other => panic!("{other:?}"),
+        });
+        pairs.collect()
+    }
+
+    /// Applies changes to what a journal has; each says something new.
+    fn apply(changes: Vec<Item>, journal: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
+        for item in changes {
+            match item {
+                Item::Define { key, value } => assert_eq!(journal.insert(key, value), None),
+                Item::Undefine { key } => assert!(journal.remove(&key).is_some(), "{}", key.escape_ascii()),
+                Item::QueueGone(_) => {}
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_changes_of_what_is_durable_is_noted_and_nothing_else(
+            steps in proptest::collection::vec((0u8..8, 0usize..3, 0usize..3, any::<[bool; 2]>()), 1..60),
+        ) {
+            const NAMES: [&str; 3] = ["a", "b", "c"];
+            let (vhost, shared) = (Name::from_static("/"), Arc::new(Shared::default()));
+            let (mut names, mut journal) = (Topology::default(), BTreeMap::new());
+            names.keep_changes(&vhost);
+            for (step, one, two, [durable, flag]) in steps {
+                let (one, two) = (NAMES[one], NAMES[two]);
+                let destination = if flag { to_queue(two) } else { to_exchange(two) };
+                match step {
+                    0 | 1 if names.exchange(one.as_bytes()).is_none() => {
+                        let (kind, arguments, alternate) = (Kind::Direct, OwnedTable::default(), None);
+                        let (auto_delete, internal) = (flag, false);
+                        let declared = DeclaredExchange { kind, durable, auto_delete, internal, arguments, alternate };
+                        names.add_exchange(name(one), declared);
+                    }
+                    2 | 3 if names.queue(one.as_bytes()).is_none() => {
+                        let (owner, kind, arguments) = (None, QueueType::Classic, OwnedTable::default());
+                        let declared = Declared { name: name(one), durable, owner, auto_delete: false, kind, arguments };
+                        names.add_queue(Arc::new(Queue::new(declared, Arc::clone(&shared))));
+                    }
+                    4 if names.leads_somewhere(&destination) => names.bind(binding(one, destination, ""), None),
+                    5 => names.unbind(&binding(one, destination, "")),
+                    6 => {
+                        names.remove_exchange(&name(one));
+                    }
+                    7 => {
+                        names.remove_queue(&name(one));
+                    }
+                    _ => {}
+                }
+                apply(names.take_changes(), &mut journal);
+                prop_assert_eq!(&journal, &definitions_of(&names, &vhost));
+            }
+        }
     }
 }

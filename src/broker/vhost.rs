@@ -3,7 +3,7 @@
 //!
 //! Lock order: topology, then queue, then outbox.
 
-use crate::broker::definitions::Item;
+use crate::broker::definitions::{self, Item};
 use crate::broker::replies::Replies;
 use crate::broker::resource::Resource;
 use crate::broker::topology::{self, Routed, Topology};
@@ -108,7 +108,7 @@ impl Vhost {
     /// what makes sense.
     fn journal_changes(&self, items: &[Item]) {
         let Some(journal) = self.shared.journal() else { return };
-        for items in items.chunks(limits::DEFINITIONS_AT_ONCE) {
+        for items in definitions::pieces(items, limits::DEFINITIONS_AT_ONCE, limits::DEFINITIONS_OCTETS) {
             let operations: Vec<_> = items.iter().map(operation).collect();
             let appended = match &*operations {
                 [only] => journal.append(only),

@@ -289,6 +289,8 @@ impl Outbox {
             // It will look again, and sees what was appended.
             Pen::Writer | Pen::Another { .. } => return true,
             Pen::Free if inner.free() > limits::DIRECT_OCTETS => return false,
+            // Only the writing task tells the owner that there is room again.
+            Pen::Free if !inner.errands.stalled.is_empty() || inner.holds_reader() => return false,
             Pen::Free => {}
         }
         let Some(line) = inner.line.clone() else { return false };
@@ -354,6 +356,11 @@ impl Inner {
     /// The position that has to be durable next for something to be written.
     pub fn held_for(&self) -> Option<Position> {
         self.holds.front().map(|(_, position)| *position)
+    }
+
+    /// The position that has to be durable for everything to be written.
+    pub fn held_to_the_end(&self) -> Option<Position> {
+        self.holds.back().map(|(_, position)| *position)
     }
 
     /// Everything up to `durable` is. True: there is more to write.
@@ -531,6 +538,7 @@ fn content(message: &Message) -> Content<'_> {
 mod tests {
     use super::*;
     use crate::message::Publication;
+    use proptest::prelude::*;
 
     fn message(size: usize) -> Message {
         Publication { route: b"\0\0", properties: b"\0\0", body: &vec![0; size], persistent: false }.keep(1)
@@ -704,6 +712,85 @@ mod tests {
         assert!(outbox.lock().holds_reader());
         outbox.take(&mut Vec::new());
         assert!(rang(&outbox) && !outbox.lock().holds_reader());
+    }
+
+    fn position(number: u64) -> Position {
+        Position::from_number(number)
+    }
+
+    #[test]
+    fn a_stalled_consumer_hears_of_room_though_little_is_released_at_a_time() {
+        let (outbox, pipe) = connected(usize::MAX);
+        outbox.lock().open_channel(1);
+        outbox.lock().octets(b"few");
+        outbox.lock().hold_until(position(5));
+        let (to, message) = (address(1, 0), message(limits::STALL_AT));
+        assert_eq!(outbox.lock().deliver(&to, 0, false, &message), Outcome::Delivered);
+        assert_eq!(outbox.lock().deliver(&to, 1, false, &message), Outcome::Stalled);
+        append(&outbox, b"");
+        assert!(writer_rang(&outbox) && pipe.written.lock().is_empty());
+        outbox.take(&mut Vec::new());
+        assert!(rang(&outbox));
+    }
+
+    #[test]
+    fn a_heartbeat_passes_what_is_held_and_follows_what_is_written() {
+        let (outbox, pipe) = connected(2);
+        outbox.lock().hold_until(position(5));
+        outbox.lock().octets(b"held");
+        let other = Arc::clone(&outbox);
+        outbox.lock().heartbeat();
+        // A part of it is written: the next one cannot come before the rest.
+        *pipe.meanwhile.lock() = Some(Box::new(move || other.lock().heartbeat()));
+        append(&outbox, b"");
+        let mut written = std::mem::take(&mut *pipe.written.lock());
+        assert_eq!(outbox.take(&mut written), Taken::Octets);
+        let mut beat = Vec::new();
+        encode_content::heartbeat(&mut beat);
+        assert_eq!(written.len(), beat.len() * 2);
+        outbox.durable(position(5));
+        let mut rest = Vec::new();
+        assert_eq!(outbox.take(&mut rest), Taken::Octets);
+        assert_eq!(rest, b"held");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_held_goes_out_in_order_and_never_early(
+            steps in proptest::collection::vec((0u8..5, 1u64..8), 1..80), room in 0usize..4,
+        ) {
+            let (outbox, pipe) = connected(room);
+            let (mut said, mut holds, mut durable) = (Vec::new(), Vec::new(), 0_u64);
+            let write = || {
+                let mut spare = Vec::new();
+                while outbox.take(&mut spare) == Taken::Octets {
+                    pipe.written.lock().append(&mut spare);
+                }
+            };
+            for (step, number) in steps {
+                let octets = [said.len() as u8, number as u8];
+                match step {
+                    0 => append(&outbox, &octets),
+                    1 => outbox.lock().octets(&octets),
+                    2 => outbox.lock().hold_until(position(number)),
+                    3 => outbox.durable(position(durable.max(number))),
+                    _ => write(),
+                }
+                match step {
+                    0 | 1 => said.extend(octets),
+                    2 => holds.push((said.len(), number)),
+                    3 => durable = durable.max(number),
+                    _ => {}
+                }
+                let free = holds.iter().filter(|(_, until)| *until > durable).map(|(at, _)| *at).min();
+                let written = pipe.written.lock().clone();
+                prop_assert!(written.len() <= free.unwrap_or(usize::MAX));
+                prop_assert_eq!(&written[..], &said[..written.len()]);
+            }
+            outbox.durable(position(8));
+            write();
+            prop_assert_eq!(&*pipe.written.lock(), &said);
+        }
     }
 
     #[test]

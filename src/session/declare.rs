@@ -75,7 +75,7 @@ impl Running {
             Method::ExchangeDeclare { exchange, kind, durable, auto_delete, internal, no_wait, arguments, .. } => {
                 let declare = ExchangeDeclare { name: exchange, kind, durable, auto_delete, internal, arguments };
                 self.vhost.declare_exchange(declare)?;
-                self.answer_kept(number, no_wait, &Reply::ExchangeDeclareOk, touched);
+                self.answer_if_kept(durable, number, no_wait, &Reply::ExchangeDeclareOk, touched);
             }
             Method::ExchangeDelete { exchange, if_unused, no_wait } => {
                 self.vhost.delete_exchange(exchange, if_unused)?;
@@ -83,8 +83,8 @@ impl Running {
             }
             Method::ExchangeBind { destination, source, routing_key: key, no_wait, arguments } => {
                 let bind = Bind { source, destination, to_queue: false, key, arguments };
-                self.vhost.bind(bind, self.number)?;
-                self.answer_kept(number, no_wait, &Reply::ExchangeBindOk, touched);
+                let durable = self.vhost.bind(bind, self.number)?;
+                self.answer_if_kept(durable, number, no_wait, &Reply::ExchangeBindOk, touched);
             }
             Method::ExchangeUnbind { destination, source, routing_key: key, no_wait, arguments } => {
                 let bind = Bind { source, destination, to_queue: false, key, arguments };
@@ -105,8 +105,9 @@ impl Running {
             Method::QueueBind { queue, exchange: source, routing_key, no_wait, arguments } => {
                 let (name, key) = self.queue_and_key(number, queue, routing_key)?;
                 let (destination, key) = (name.as_octets(), key.as_octets());
-                self.vhost.bind(Bind { source, destination, to_queue: true, key, arguments }, self.number)?;
-                self.answer_kept(number, no_wait, &Reply::QueueBindOk, touched);
+                let bind = Bind { source, destination, to_queue: true, key, arguments };
+                let durable = self.vhost.bind(bind, self.number)?;
+                self.answer_if_kept(durable, number, no_wait, &Reply::QueueBindOk, touched);
             }
             Method::QueueUnbind { queue, exchange: source, routing_key, arguments } => {
                 let (name, key) = self.queue_and_key(number, queue, routing_key)?;
@@ -154,11 +155,8 @@ impl Running {
             message_count: count(declared.counts.messages),
             consumer_count: count(declared.counts.consumers),
         };
-        if declare.durable && !declare.exclusive && !passive {
-            self.answer_kept(number, no_wait, &reply, touched);
-        } else {
-            self.answer(number, no_wait, &reply, touched);
-        }
+        let durable = declare.durable && !declare.exclusive && !passive;
+        self.answer_if_kept(durable, number, no_wait, &reply, touched);
         if let Some(channel) = self.channel(number) {
             channel.last_queue = Some(declared.name);
         }
@@ -186,6 +184,15 @@ impl Running {
     fn answer_kept(&mut self, number: u16, no_wait: bool, reply: &Reply<'_>, touched: &mut Touched) {
         if !no_wait {
             self.say_when_durable(number, reply, Some(self.vhost.defined()), touched);
+        }
+    }
+
+    /// The same, if what was asked for is durable: what is not does not wait for what others define.
+    fn answer_if_kept(&mut self, durable: bool, number: u16, no_wait: bool, reply: &Reply<'_>, touched: &mut Touched) {
+        if durable {
+            self.answer_kept(number, no_wait, reply, touched);
+        } else {
+            self.answer(number, no_wait, reply, touched);
         }
     }
 

@@ -110,6 +110,19 @@ impl Running {
         self.send_confirms(touched);
     }
 
+    /// The connection is over, and its session does not look at the journal any more: what is held is let go by the outbox itself, all
+    /// at once.
+    pub(super) fn leave_held(&mut self, touched: &mut Touched) {
+        let last = self.outbox.lock().held_to_the_end();
+        if let Some(last) = last
+            && !self.watch(last)
+        {
+            let mut inner = self.outbox.lock();
+            inner.release(last);
+            touched.add(&self.outbox, &mut inner);
+        }
+    }
+
     /// Reads no more if more waits for the disk than should.
     pub(super) fn look_at_journal(&mut self) {
         if self.is_publisher

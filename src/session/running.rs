@@ -365,6 +365,7 @@ impl Running {
             self.end_if_deserted(&queue);
         }
         self.channels.clear();
+        self.leave_held(touched);
         if !self.owned.is_empty() {
             self.vhost.end_owned(self.number, std::mem::take(&mut self.owned));
         }

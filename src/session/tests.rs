@@ -3,13 +3,19 @@
 #![cfg(test)]
 
 use crate::broker::node::Node;
+use crate::broker::vhost::Route;
 use crate::clock::Tick;
 use crate::config::Config;
 use crate::outbox::Taken;
+use crate::routing::headers::NoHeaders;
 use crate::session::Session;
+use crate::store::journal::{Journal, Options, Step, Sync};
+use crate::store::recovery::recover;
+use crate::store::simulated::{Crash, SimulatedDisk};
 use crate::wire::frame::{self, Kind, Scan};
 use crate::wire::method::id_of;
 use crate::wire::method_id::*;
+use std::io;
 use std::sync::Arc;
 
 const GUEST: &[u8] = b"\0guest\0guest";
@@ -316,4 +322,199 @@ fn a_heartbeat_answers_the_peers_if_it_is_nearly_due_and_else_waits_an_eighth() 
     assert_eq!(said(&mut client), beat);
     assert_eq!(client.session.tick(Tick(38_999)), Ok(Tick(39_000)), "two intervals after it was heard");
     assert!(client.session.tick(Tick(39_000)).is_err());
+}
+
+/// A broker with a journal. It writes when it is told to.
+struct House {
+    disk: SimulatedDisk,
+    journal: Arc<Journal>,
+    node: Arc<Node>,
+    /// Definitions that were found.
+    definitions: usize,
+}
+
+impl House {
+    fn new() -> Self {
+        Self::open(SimulatedDisk::new(5, 1 << 40))
+    }
+
+    fn open(disk: SimulatedDisk) -> Self {
+        let options = Options { segment_octets: 1 << 16, sync: Sync::Group, full_at: 1 << 24, seed: 7 };
+        let (journal, recovered) = recover(Arc::new(disk.clone()), options, &mut |_| {}).unwrap();
+        let journal = Arc::new(journal);
+        let node = Arc::new(Node::with_store(Config::default(), &journal, &recovered).unwrap());
+        Self { disk, journal, node, definitions: recovered.definitions.len() }
+    }
+
+    fn write(&self) -> Step {
+        self.journal.step(false).unwrap()
+    }
+
+    /// The power fails; what was not synced may be lost.
+    fn crash(self) -> Self {
+        self.disk.restart(Crash::PowerLoss);
+        Self::open(self.disk)
+    }
+
+    fn routed(&self, exchange: &str, key: &str) -> Vec<String> {
+        let vhost = self.node.vhost(b"/").unwrap();
+        let Route::Queues(queues) = vhost.route(exchange.as_bytes(), &[key.as_bytes()], &NoHeaders) else {
+            return Vec::new();
+        };
+        queues.iter().map(|queue| queue.name().to_string()).collect()
+    }
+
+    fn number(&self, queue: &str) -> Option<u64> {
+        self.node.vhost(b"/")?.names().queue(queue.as_bytes()).map(|queue| queue.number())
+    }
+
+    fn has_exchange(&self, exchange: &str) -> bool {
+        self.node.vhost(b"/").unwrap().names().exchange(exchange.as_bytes()).is_some()
+    }
+}
+
+/// Flags: durable 2, auto-delete 4.
+fn declare_exchange(channel: u16, exchange: &str, kind: &str, flags: u8) -> Vec<u8> {
+    method(channel, EXCHANGE_DECLARE, &[b"\0\0", &short(exchange), &short(kind), &[flags], &long(b"")])
+}
+
+fn bind(channel: u16, id: Id, destination: &str, source: &str, key: &str) -> Vec<u8> {
+    method(channel, id, &[b"\0\0", &short(destination), &short(source), &short(key), b"\0", &long(b"")])
+}
+
+fn delete_queue(channel: u16, queue: &str) -> Vec<u8> {
+    method(channel, QUEUE_DELETE, &[b"\0\0", &short(queue), b"\0"])
+}
+
+/// A durable queue whose definition takes most of a segment.
+fn declare_large(channel: u16, queue: &str) -> Vec<u8> {
+    let note = [b"\x06x-noteS", &long(&[b'a'; 50_000])[..]].concat();
+    method(channel, QUEUE_DECLARE, &[b"\0\0", &short(queue), &[2], &long(&note)])
+}
+
+#[test]
+fn durable_names_come_back_after_a_loss_of_power_and_deleted_ones_do_not() {
+    let house = House::new();
+    let mut client = Client::connect(&house.node);
+    client.say(&[
+        declare_exchange(1, "kept", "topic", 2),
+        declare_exchange(1, "auto", "fanout", 2 | 4),
+        declare_exchange(1, "passing", "fanout", 0),
+        declare(1, "one", 2),
+        declare(1, "two", 2),
+        declare(1, "gone", 2),
+        declare(1, "passing", 0),
+        declare(1, "mine", 2 | 4),
+        bind(1, QUEUE_BIND, "one", "kept", "a.*"),
+        bind(1, QUEUE_BIND, "two", "amq.direct", "k"),
+        bind(1, QUEUE_BIND, "passing", "kept", "#"),
+        bind(1, QUEUE_BIND, "mine", "kept", "#"),
+        bind(1, QUEUE_BIND, "two", "passing", ""),
+        bind(1, QUEUE_BIND, "gone", "auto", ""),
+        bind(1, EXCHANGE_BIND, "auto", "kept", "b.*"),
+    ]);
+    assert!(client.ids().is_empty());
+    house.write();
+    client.hear();
+    let bound = [QUEUE_BIND_OK; 6];
+    let expected = [&[EXCHANGE_DECLARE_OK; 3][..], &[QUEUE_DECLARE_OK; 5], &bound, &[EXCHANGE_BIND_OK]].concat();
+    assert_eq!(client.ids(), expected);
+    assert_eq!(house.routed("kept", "b.x").len(), 3);
+    // The exchange `auto` goes with its last binding, and so does what led to it.
+    client.say(&[delete_queue(1, "gone")]);
+    assert!(client.ids().is_empty());
+    house.write();
+    client.hear();
+    assert_eq!(client.ids(), [QUEUE_DELETE_OK]);
+
+    let house = house.crash();
+    assert_eq!(
+        (house.routed("kept", "a.x"), house.routed("amq.direct", "k")),
+        (vec!["one".into()], vec!["two".into()])
+    );
+    assert!(house.has_exchange("kept") && !house.has_exchange("auto") && !house.has_exchange("passing"));
+    assert!(["gone", "passing", "mine"].iter().all(|queue| house.number(queue).is_none()));
+    assert_eq!(house.definitions, 5);
+    // They are what they were declared as, and nobody waits for what has been durable long since.
+    let mut client = Client::connect(&house.node);
+    client.say(&[declare_exchange(1, "kept", "topic", 2), declare(1, "one", 2)]);
+    assert_eq!(client.ids(), [EXCHANGE_DECLARE_OK, QUEUE_DECLARE_OK]);
+    client.say(&[declare(1, "three", 2)]);
+    assert!(house.number("three") > house.number("one").max(house.number("two")));
+    assert!(client.ids().is_empty());
+}
+
+#[test]
+fn what_the_journal_does_not_have_is_not_answered() {
+    let house = House::new();
+    let mut client = Client::connect(&house.node);
+    client.say(&[declare(1, "passing", 0), declare(1, "one", 2), declare(1, "more", 0)]);
+    assert_eq!(client.ids(), [QUEUE_DECLARE_OK]);
+    let mut other = Client::connect(&house.node);
+    // What is not durable waits for nobody, and the second to declare something as long as the first.
+    other.say(&[
+        declare_exchange(1, "x", "fanout", 0),
+        declare(1, "mine", 4),
+        bind(1, QUEUE_BIND, "mine", "amq.topic", ""),
+    ]);
+    assert_eq!(other.ids(), [EXCHANGE_DECLARE_OK, QUEUE_DECLARE_OK, QUEUE_BIND_OK]);
+    other.say(&[declare(1, "one", 2)]);
+    assert!(other.ids().is_empty());
+    house.write();
+    client.hear();
+    other.hear();
+    assert_eq!((client.ids(), other.ids()), (vec![QUEUE_DECLARE_OK; 2], vec![QUEUE_DECLARE_OK]));
+}
+
+#[test]
+fn a_connection_whose_answers_are_held_is_heard_all_the_same() {
+    let house = House::new();
+    let mut client = Client::connect_beating(&house.node, 16);
+    client.say(&[declare(1, "one", 2)]);
+    assert!(client.ids().is_empty());
+    client.session.tick(Tick(9_000)).unwrap();
+    let mut octets = Vec::new();
+    assert_eq!(client.session.outbox().take(&mut octets), Taken::Octets);
+    assert_eq!(octets, frame(frame::HEARTBEAT, 0, &[]));
+    house.write();
+    client.hear();
+    assert_eq!(client.ids(), [QUEUE_DECLARE_OK]);
+}
+
+#[test]
+fn a_connection_that_ends_behind_answers_that_are_held_still_gives_all_of_them() {
+    let close = method(0, CONNECTION_CLOSE, &[b"\0\0", &short(""), b"\0\0\0\0"]);
+    // A second channel.open is a fault that ends the connection.
+    for (last, farewell) in [(close, CONNECTION_CLOSE_OK), (open(1), CONNECTION_CLOSE)] {
+        let house = House::new();
+        let mut client = Client::connect(&house.node);
+        client.say(&[declare_large(1, "before")]);
+        house.write();
+        client.say(&[declare_large(1, "one")]);
+        // The first is being written when the second comes.
+        house.disk.set_capacity(house.disk.used());
+        assert_eq!(house.write(), Step::NoSpace);
+        client.say(&[declare_large(1, "two"), last]);
+        assert!(client.ids().is_empty());
+        house.disk.set_capacity(1 << 40);
+        house.write();
+        client.hear();
+        assert_eq!(client.ids(), [QUEUE_DECLARE_OK]);
+        house.write();
+        client.hear();
+        assert_eq!(client.ids(), [QUEUE_DECLARE_OK, farewell]);
+    }
+}
+
+#[test]
+fn answers_that_wait_for_a_journal_that_fails_are_never_given() {
+    let house = House::new();
+    let mut client = Client::connect(&house.node);
+    client.say(&[declare(1, "one", 2)]);
+    house.disk.fail_at(house.disk.calls() + 1, io::ErrorKind::Other);
+    assert!(house.journal.step(false).is_err());
+    assert_eq!(client.session.ring(Tick(0)), Ok(()));
+    client.hear();
+    assert_eq!(client.ids(), [CONNECTION_CLOSE]);
+    assert_eq!(client.last[0].2[..2], 541u16.to_be_bytes());
 }
