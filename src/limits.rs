@@ -79,7 +79,7 @@ pub const RESIDENT_ALL: u64 = 64 * 1024 * 1024;
 /// this, or than half of the memory alarm's mark.
 pub const PAGE_AT: u64 = 128 * 1024 * 1024;
 
-/// Most octets of bodies that a transaction may have durable queues keep: it is one record of the journal.
+/// Most octets of a transaction where there is a journal: it is one record there.
 pub const TRANSACTION_OCTETS: u64 = 192 * 1024 * 1024;
 
 /// Octets read back from the journal at a time.

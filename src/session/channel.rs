@@ -104,6 +104,20 @@ pub struct Transaction {
     pub settlements: Vec<(Verdict, Vec<(u64, Unsettled)>)>,
 }
 
+impl Transaction {
+    /// Octets of the one record that it is in a journal, or a little more.
+    pub fn octets(&self) -> u64 {
+        const HEAD: usize = 128;
+        const PLACE: usize = 16;
+        let publication = |Pending { message, queues, .. }: &Pending| {
+            let parts = message.route().len() + message.properties().len() + message.body().len();
+            HEAD + parts + PLACE * queues.len()
+        };
+        let settlements = self.settlements.iter().map(|(_, settled)| HEAD + PLACE * settled.len());
+        self.publications.iter().map(publication).chain(settlements).sum::<usize>() as u64
+    }
+}
+
 /// A publication that waits for tx.commit.
 #[derive(Debug)]
 pub struct Pending {

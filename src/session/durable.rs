@@ -147,7 +147,7 @@ impl Running {
         self.send_confirms(touched);
     }
 
-    fn journal(&self) -> Option<&Arc<Journal>> {
+    pub(super) fn journal(&self) -> Option<&Arc<Journal>> {
         self.vhost.shared().journal()
     }
 }

@@ -111,10 +111,8 @@ impl Running {
     pub(super) fn tx_commit(&mut self, number: u16, touched: &mut Touched) -> Result<(), Fault> {
         let transaction = self.take_transaction(number)?;
         self.forget_publications(&transaction);
-        let kept = transaction.publications.iter().filter(|pending| pending.queues.iter().any(|queue| queue.keeps()));
-        let octets: u64 = kept.map(|pending| pending.message.body().len() as u64).sum();
-        if octets > limits::TRANSACTION_OCTETS {
-            let max = limits::TRANSACTION_OCTETS;
+        let (octets, max) = (transaction.octets(), limits::TRANSACTION_OCTETS);
+        if octets > max && self.journal().is_some() {
             let text = format!("transaction of {octets} octets is larger than the maximum of {max}");
             return Err(Fault::new(Code::PreconditionFailed, text));
         }

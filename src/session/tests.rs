@@ -518,3 +518,22 @@ fn answers_that_wait_for_a_journal_that_fails_are_never_given() {
     assert_eq!(client.ids(), [CONNECTION_CLOSE]);
     assert_eq!(client.last[0].2[..2], 541u16.to_be_bytes());
 }
+
+#[test]
+fn a_transaction_that_the_journal_cannot_hold_is_refused_whatever_makes_it_large() {
+    let house = House::new();
+    let mut client = Client::connect(&house.node);
+    client.say(&[declare(1, "kept", 2), method(1, TX_SELECT, &[])]);
+    house.write();
+    client.hear();
+    // Persistent, without a body, and with as large a header as a frame takes.
+    let headers = long(&[b"\x01aS", &long(&[b'x'; 130_000])[..]].concat());
+    let message = publish_to(1, "", "kept", &[b"\x30\0", &headers[..], b"\x02"].concat(), b"");
+    for _ in 0..22 {
+        client.say(&vec![message.clone(); 100]);
+    }
+    client.say(&[method(1, TX_COMMIT, &[])]);
+    assert_eq!(client.ids(), [CHANNEL_CLOSE]);
+    assert_eq!((ready(&house.node, "kept"), house.journal.failure()), (Some(0), None));
+    assert_eq!(house.node.counters().memory(), 0);
+}

@@ -144,7 +144,7 @@ fn write(journal: &Journal) {
         }
         timeout = match (step, interval) {
             (Step::NoSpace, _) => Some(SPACE_RETRY),
-            // IMPORTANT: what was appended while that one waited for space has rung already, and will not ring again.
+            // What was appended while that one waited for space has rung already, and will not ring again.
             _ if was_held => Some(Duration::ZERO),
             (_, Some(interval)) if journal.is_unsynced() => Some(interval.saturating_sub(synced_at.elapsed())),
             _ => None,

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -178,15 +178,13 @@ fn a_disk_that_fills_up_holds_publishers_before_it_is_full() {
     kill(process);
 }
 
-#[test]
-fn a_disk_that_is_full_confirms_nothing_until_there_is_space() {
-    let Some(small) = Small::new() else { return };
+/// A broker that has no limit to keep, on a disk that something else has nearly filled, and a publisher whose last message finds no
+/// space.
+fn without_space(small: &Small, ballast: &Path, ledger: &Shared) -> (Process, SocketAddr, Client) {
     std::fs::write(small.path().join("config.toml"), "disk_free_limit = 0\n").unwrap();
-    let ballast = small.path().join("ballast");
-    std::fs::write(&ballast, vec![1; 40 << 20]).unwrap();
-    let ledger = new_ledger();
-    let (mut process, address) = restart(&small, &ledger, 0);
-    let mut publisher = Client::confirming(address, LARGE, Dice(1), &ledger).unwrap();
+    std::fs::write(ballast, vec![1; 40 << 20]).unwrap();
+    let (mut process, address) = restart(small, ledger, 0);
+    let mut publisher = Client::confirming(address, LARGE, Dice(1), ledger).unwrap();
     // A little at a time: who waits for a confirm publishes nothing, and is told nothing.
     let deadline = Instant::now() + PATIENCE;
     while publisher.unconfirmed() == 0 {
@@ -198,6 +196,14 @@ fn a_disk_that_is_full_confirms_nothing_until_there_is_space() {
         }
     }
     process.line("disk alarm: publishers are held back");
+    (process, address, publisher)
+}
+
+#[test]
+fn a_disk_that_is_full_confirms_nothing_until_there_is_space() {
+    let Some(small) = Small::new() else { return };
+    let (ballast, ledger) = (small.path().join("ballast"), new_ledger());
+    let (process, address, mut publisher) = without_space(&small, &ballast, &ledger);
     // Who consumes is served; who publishes is told.
     let mut consumer = Client::confirming(address, 20, Dice(1), &ledger).unwrap();
     take(&mut consumer, 5);
@@ -217,24 +223,9 @@ fn a_disk_that_is_full_confirms_nothing_until_there_is_space() {
 #[test]
 fn killed_on_a_full_disk_it_loses_nothing() {
     let Some(small) = Small::new() else { return };
-    std::fs::write(small.path().join("config.toml"), "disk_free_limit = 0\n").unwrap();
-    let ballast = small.path().join("ballast");
-    std::fs::write(&ballast, vec![1; 40 << 20]).unwrap();
-    let ledger = new_ledger();
-    let (mut process, address) = restart(&small, &ledger, 0);
-    let mut publisher = Client::confirming(address, LARGE, Dice(1), &ledger).unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    while publisher.unconfirmed() == 0 {
-        assert!(Instant::now() < deadline, "it is never full, {} octets are free", small.free());
-        publisher.publish("routing-key=q0", &["q0"], true).unwrap();
-        let patience = Instant::now() + Duration::from_millis(500);
-        while publisher.unconfirmed() > 0 && Instant::now() < patience {
-            publisher.event_until(patience).unwrap();
-        }
-    }
-    process.line("disk alarm: publishers are held back");
+    let (ballast, ledger) = (small.path().join("ballast"), new_ledger());
+    let (process, _, _publisher) = without_space(&small, &ballast, &ledger);
     kill(process);
-    println!("{} octets are free", small.free());
     let (process, address) = small.serve();
     let mut consumer = Client::confirming(address, 20, Dice(1), &ledger).unwrap();
     let there = count(&mut consumer);
