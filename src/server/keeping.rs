@@ -24,7 +24,7 @@ const SEGMENT_MAX: u64 = 64 * 1024 * 1024;
 /// The same on the smallest disk.
 const SEGMENT_MIN: u64 = 1024 * 1024;
 /// Publishers are not read while so many octets wait to be written.
-const FULL_AT: u64 = 8 * 1024 * 1024;
+const FULL_AT: u64 = 6 * 1024 * 1024;
 /// How often the log tells how far a recovery has come.
 const PROGRESS: Duration = Duration::from_secs(1);
 /// Where the journal lies in the data directory.

@@ -1,6 +1,7 @@
 //! Which segments a directory holds, which of them are needed, and where each ends. Reads and changes nothing; knows no queue.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use crate::store::disk::Disk;
 use crate::store::error::StoreError;
@@ -155,7 +156,7 @@ impl Last {
 }
 
 fn examine(scan: &mut Scan, number: u64, offset: u64) -> Result<Tail, StoreError> {
-    scan.examine(offset).map_err(StoreError::io(format!("cannot read {}", name(number))))
+    scan.examine(offset).map_err(unreadable(number))
 }
 
 /// The next record of segment `number`.
@@ -163,7 +164,12 @@ fn examine(scan: &mut Scan, number: u64, offset: u64) -> Result<Tail, StoreError
 /// # Errors
 /// If the disk refuses.
 pub fn next(scan: &mut Scan, number: u64) -> Result<Found<'_>, StoreError> {
-    scan.step().map_err(StoreError::io(format!("cannot read {}", name(number))))
+    scan.step().map_err(unreadable(number))
+}
+
+/// The error for a segment that the disk does not read. Its words are put together when it is one: this is asked for each record.
+pub fn unreadable(number: u64) -> impl FnOnce(io::Error) -> StoreError {
+    move |error| StoreError::io(format!("cannot read {}", name(number)))(error)
 }
 
 /// What a record of segment `number` holds.

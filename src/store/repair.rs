@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::store::checkpoint;
 use crate::store::disk::Disk;
 use crate::store::error::StoreError;
-use crate::store::layout::{next, not_understood};
+use crate::store::layout::{next, not_understood, unreadable};
 use crate::store::random::Random;
 use crate::store::record::{Content, Encoded, HEAD_SIZE, MARK_SIZE, Mark, Unknown, gap_head};
 use crate::store::segment::{Found, HEADER_SIZE, Header, Segment, name, number_of, spare_name};
@@ -66,7 +66,7 @@ impl Whole {
         let mut at = HEADER_SIZE;
         while at + HEAD_SIZE as u64 <= segment.header.capacity {
             scan.skip_to(at);
-            let foreign = scan.foreign().map_err(StoreError::io(format!("cannot read {}", name(number))))?;
+            let foreign = scan.foreign().map_err(unreadable(number))?;
             if foreign > 0 {
                 at += foreign;
                 continue;
