@@ -13,6 +13,7 @@ use model::client;
 use model::ear::{self, Fields, Heard};
 use model::line::Line;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 const NOW: Tick = Tick(0);
 
@@ -143,4 +144,51 @@ fn the_outbox_of_a_client_that_never_reads_is_bounded() {
     session.receive(&asked, NOW).unwrap();
     session.outbox().take(&mut octets);
     assert!(octets.len() <= limits::HOLD_READER_AT + 2 * BODY, "{} octets wait", octets.len());
+}
+
+/// Says that it is over when it goes, in a panic too.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// Whatever is delivered behind recover-ok is outstanding, though others deliver at the same moment: it was given back behind the
+/// client's back if they did so between the answer and what it answers for.
+#[test]
+fn what_is_delivered_behind_recover_ok_can_be_acknowledged() {
+    const ROUNDS: usize = 20_000;
+    let node = node();
+    let mut consumer = line(&node);
+    consumer.send(&declare(b"q"), 0, NOW);
+    consumer.send(&client::consume(1, b"q", b"t", &[false; 4]), 0, NOW);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut publisher = line(&node);
+            while !is_over.load(Relaxed) {
+                publisher.send(&publish(b"q", b"x"), 0, NOW);
+            }
+        });
+        let _over = Over(&is_over);
+        for _ in 0..ROUNDS {
+            let heard = consumer.send(&client::Fields::new().bits(&[true]).method(1, 60, 110), 0, NOW);
+            let answered = heard.iter().position(|one| one.id == (60, 111)).expect("recover-ok");
+            let behind = heard.iter().skip(answered).filter(|one| one.id == ear::DELIVER);
+            let acks: Vec<u8> = behind
+                .flat_map(|delivery| {
+                    let mut fields = Fields(&delivery.fields);
+                    fields.name();
+                    client::ack(1, fields.number(8), false)
+                })
+                .collect();
+            let heard = consumer.send(&acks, 0, NOW);
+            assert!(
+                heard.iter().all(|one| one.id != ear::CHANNEL_CLOSE),
+                "a delivery behind recover-ok was not outstanding"
+            );
+        }
+    });
 }

@@ -22,14 +22,8 @@ impl Running {
             Method::Ack { tag, multiple } => self.settle(number, Verdict::Settle, tag, multiple, touched),
             Method::Nack { tag, multiple, requeue } => self.settle(number, verdict(requeue), tag, multiple, touched),
             Method::Reject { tag, requeue } => self.settle(number, verdict(requeue), tag, false, touched),
-            Method::Recover { requeue } => {
-                // As in RabbitMQ the answer comes before what is delivered again.
-                if requeue {
-                    self.say(number, &Reply::RecoverOk, touched);
-                }
-                self.recover(number, requeue, touched)
-            }
-            Method::RecoverAsync { requeue } => self.recover(number, requeue, touched),
+            Method::Recover { requeue } => self.recover(number, requeue, true, touched),
+            Method::RecoverAsync { requeue } => self.recover(number, requeue, false, touched),
             Method::Get { queue, no_ack } => self.get(number, queue, no_ack, touched),
             Method::Qos { prefetch_size, prefetch_count, global } => {
                 self.qos(number, prefetch_size, prefetch_count, global, touched)

@@ -45,15 +45,30 @@ impl Running {
     ///
     /// # Errors
     /// 540 without requeue, as in RabbitMQ.
-    pub(super) fn recover(&mut self, number: u16, requeue: bool, touched: &mut Touched) -> Result<(), Fault> {
+    pub(super) fn recover(
+        &mut self,
+        number: u16,
+        requeue: bool,
+        answer: bool,
+        touched: &mut Touched,
+    ) -> Result<(), Fault> {
         if !requeue {
             return Err(Fault::new(Code::NotImplemented, "requeue=false"));
         }
         let mut settled = Vec::new();
-        if let Some(ledger) = self.outbox.lock().ledger(number)
-            && ledger.settle(0, true, &mut settled).is_err()
         {
-            settled.clear();
+            // In one hold: what others deliver meanwhile is outstanding, and stands behind the answer. As in RabbitMQ, so does what is
+            // delivered again.
+            let mut inner = self.outbox.lock();
+            if let Some(ledger) = inner.ledger(number)
+                && ledger.settle(0, true, &mut settled).is_err()
+            {
+                settled.clear();
+            }
+            if answer {
+                inner.reply(number, &Reply::RecoverOk);
+                touched.add(&self.outbox, &mut inner);
+            }
         }
         self.carry_out(number, Verdict::Requeue, &settled, touched);
         Ok(())
