@@ -8,14 +8,15 @@ use crate::server::start_error::StartError;
 use crate::store::Store;
 use crate::store::disk::Disk;
 use crate::store::error::{Failure, StoreError};
-use crate::store::journal::{Journal, OnDurable, Options, Sync};
+use crate::store::journal::{Journal, OnDurable, OnSpace, Options, Sync};
 use crate::store::position::Position;
 use crate::store::real::RealDisk;
 use crate::store::recovery::{Recovered, Report};
 use crate::store::replay::Progress;
 use crate::wire::fault::{Code, Fault};
+use parking_lot::Mutex;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -190,23 +191,33 @@ pub async fn read_back(node: Arc<Node>) {
 pub struct Watch {
     node: Arc<Node>,
     journal: Arc<Journal>,
-    is_low: bool,
-    look: Duration,
+    is_low: Mutex<bool>,
+}
+
+impl OnSpace for Watch {
+    /// A disk can be filled in less time than lies between two looks.
+    fn space_taken(&self) {
+        self.look_at_disk();
+    }
 }
 
 impl Watch {
-    /// Looks at the disk for the first time, so that nobody publishes to a full one.
-    pub fn new(node: Arc<Node>, journal: Arc<Journal>) -> Self {
-        let mut watch = Self { node, journal, is_low: false, look: LOOK_MIN };
+    /// Looks at the disk for the first time, so that nobody publishes to a full one; then whenever the journal takes more of it.
+    pub fn new(node: Arc<Node>, journal: Arc<Journal>) -> Arc<Self> {
+        let watch = Arc::new(Self { node, journal, is_low: Mutex::new(false) });
         watch.look_at_disk();
+        let weak: Weak<Self> = Arc::downgrade(&watch);
+        watch.journal.mind_space(weak);
         watch
     }
 
-    /// Goes on until the journal has failed; then it closes everybody's connection.
-    pub async fn run(mut self, mut failed: watch::Receiver<Option<String>>) {
+    /// Looks at the disk for the sake of what others write, and goes on until the journal has failed; then it closes everybody's
+    /// connection.
+    pub async fn run(self: Arc<Self>, mut failed: watch::Receiver<Option<String>>) {
         loop {
+            let look = self.look_at_disk();
             tokio::select! {
-                () = tokio::time::sleep(self.look) => self.look_at_disk(),
+                () = tokio::time::sleep(look) => {}
                 _ = failed.wait_for(Option::is_some) => break,
             }
         }
@@ -216,28 +227,29 @@ impl Watch {
         self.node.close_all(&fault);
     }
 
-    fn look_at_disk(&mut self) {
+    /// Says how soon to look again.
+    fn look_at_disk(&self) -> Duration {
         // With the next segment founded, the limit is still to be kept.
         let limit = match self.node.config().disk_free_limit {
             0 => 0,
             limit => limit.saturating_add(self.journal.segment_octets()),
         };
+        let mut is_low = self.is_low.lock();
         let free = match self.journal.free_space() {
             Ok(free) => free,
             Err(error) => {
                 tracing::warn!(%error, "cannot find out how much space is left on the disk");
-                self.look = LOOK_MAX;
-                return;
+                return LOOK_MAX;
             }
         };
-        let was_low = std::mem::replace(&mut self.is_low, free < limit || self.journal.is_out_of_space());
-        match (was_low, self.is_low) {
+        let was_low = std::mem::replace(&mut *is_low, free < limit || self.journal.is_out_of_space());
+        match (was_low, *is_low) {
             (false, true) => tracing::warn!(free, limit, "disk alarm: publishers are held back"),
             (true, false) => tracing::warn!(free, limit, "disk alarm cleared"),
             _ => {}
         }
-        self.node.alarms().tell_disk(self.is_low);
-        self.look = if self.is_low { LOOK_MIN } else { look_after(free.saturating_sub(limit)) };
+        self.node.alarms().tell_disk(*is_low);
+        if *is_low { LOOK_MIN } else { look_after(free.saturating_sub(limit)) }
     }
 }
 
@@ -249,6 +261,10 @@ fn look_after(octets: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::journal::Step;
+    use crate::store::record::Operation;
+    use crate::store::recovery::recover;
+    use crate::store::simulated::SimulatedDisk;
 
     #[test]
     fn the_disk_is_looked_at_before_it_can_be_full_and_seldom_while_it_is_empty() {
@@ -257,6 +273,31 @@ mod tests {
             assert!(written <= octets, "{octets}");
         }
         assert_eq!((look_after(0), look_after(1 << 40)), (LOOK_MIN, LOOK_MAX));
+    }
+
+    #[test]
+    fn the_alarm_is_raised_by_the_segment_that_takes_too_much_and_by_a_write_without_space() {
+        let disk = SimulatedDisk::new(1, 1 << 20);
+        let options = Options { segment_octets: 1 << 16, sync: Sync::Group, full_at: 1 << 20, seed: 1 };
+        let (journal, recovered) = recover(Arc::new(disk.clone()), options, &mut |_| {}).unwrap();
+        let journal = Arc::new(journal);
+        let config = Config { disk_free_limit: 1 << 19, ..Config::default() };
+        let node = Arc::new(Node::with_store(config, &journal, &recovered).unwrap());
+        let watch = Watch::new(Arc::clone(&node), Arc::clone(&journal));
+        let write = || {
+            journal.append(&Operation::Define { key: b"k", value: &[7; 10_000] }).unwrap();
+            journal.step(false).unwrap()
+        };
+        while !node.alarms().is_raised() {
+            write();
+            assert!(disk.free_space().unwrap() >= 1 << 19, "nobody looks");
+        }
+        disk.set_capacity(1 << 30);
+        watch.look_at_disk();
+        assert!(!node.alarms().is_raised());
+        disk.set_capacity(disk.used());
+        while write() != Step::NoSpace {}
+        assert!(node.alarms().is_raised());
     }
 
     #[test]

@@ -17,7 +17,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
@@ -30,6 +30,7 @@ use crate::store::pen::{Batch, Marking, Pen};
 use crate::store::position::{Entry, OFFSET_LIMIT, Position};
 use crate::store::record::{Encoded, Head, Operation};
 use crate::store::segment::{Header, Segment, spare_name};
+use crate::store::spares::Spares;
 
 /// A batch's buffer that grew beyond so many octets is given back.
 const KEEP_BUFFER: usize = 4 * 1024 * 1024;
@@ -71,6 +72,12 @@ pub trait OnDurable: Send + std::marker::Sync {
     fn failed(&self, failure: &Failure);
 }
 
+/// Someone who minds the space on the disk.
+pub trait OnSpace: Send + std::marker::Sync {
+    /// The journal has taken more of the disk, or has found that there is no more. Called by its thread: be short.
+    fn space_taken(&self);
+}
+
 /// How soon a change is to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Haste {
@@ -110,16 +117,8 @@ pub struct Journal {
     backlog: AtomicU64,
     out_of_space: AtomicBool,
     failure: OnceLock<Failure>,
+    on_space: OnceLock<Weak<dyn OnSpace>>,
     waiters: Mutex<Vec<(Position, Arc<dyn OnDurable>)>>,
-}
-
-/// Files that wait to become segments.
-#[derive(Debug, Default)]
-pub(crate) struct Spares {
-    /// Their numbers.
-    pub ready: Vec<u64>,
-    /// The number of the next new one.
-    pub next: u64,
 }
 
 /// What only the writing thread touches.
@@ -195,6 +194,7 @@ impl Journal {
             backlog: AtomicU64::new(0),
             out_of_space: AtomicBool::new(false),
             failure: OnceLock::new(),
+            on_space: OnceLock::new(),
             waiters: Mutex::new(Vec::new()),
         }
     }
@@ -320,6 +320,18 @@ impl Journal {
         self.out_of_space.load(Ordering::Relaxed)
     }
 
+    /// Has one be told whenever space is taken. The first who asks is.
+    pub fn mind_space(&self, who: Weak<dyn OnSpace>) {
+        // There is one broker to a journal.
+        let _ = self.on_space.set(who);
+    }
+
+    fn tell_space(&self) {
+        if let Some(who) = self.on_space.get().and_then(Weak::upgrade) {
+            who.space_taken();
+        }
+    }
+
     /// Octets that may still be written to the disk before it is full.
     ///
     /// # Errors
@@ -394,6 +406,7 @@ impl Journal {
             }
             Err(Trouble::NoSpace) => {
                 self.out_of_space.store(true, Ordering::Relaxed);
+                self.tell_space();
                 Ok(Step::NoSpace)
             }
             Err(Trouble::Failed(failure)) => {
@@ -431,6 +444,8 @@ impl Journal {
                     let segment = self.found(header)?;
                     self.segments.write().insert(header.number, segment.clone());
                     writer.current = Some(segment);
+                    // Before anything more is written, and confirmed.
+                    self.tell_space();
                 }
                 let Some(current) = &writer.current else { continue };
                 let written = current.file.write_at(cut.offset, octets);
@@ -546,16 +561,6 @@ impl Journal {
 pub(crate) struct Woken {
     /// Someone asked for a sync.
     pub sync: bool,
-}
-
-impl Spares {
-    /// The number of a spare that is there, or of one to be made.
-    pub fn take(&mut self) -> u64 {
-        self.ready.pop().unwrap_or_else(|| {
-            self.next += 1;
-            self.next
-        })
-    }
 }
 
 /// The position of the last unit before an end.

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `disk`, `real`, `simulated` | the seam to files, and both sides of it |
 //! | `record`, `list`, `position` | the format of a record, and its place as a number |
-//! | `segment`, `layout` | one file; all of them |
+//! | `segment`, `layout`, `spares` | one file; all of them; those that wait to be used again |
 //! | `index`, `live` | what is live, in 8 octets a message |
 //! | `pen`, `journal` | where the next record goes; group commit |
 //! | `replay`, `recovery`, `checkpoint` | from files to what is live |
@@ -45,6 +45,7 @@ pub mod repair;
 pub mod replay;
 pub mod segment;
 pub mod simulated;
+pub mod spares;
 
 /// How long a write that found no space waits for some.
 const SPACE_RETRY: Duration = Duration::from_millis(100);

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::store::checkpoint::Checkpoint;
 use crate::store::disk::Disk;
 use crate::store::error::StoreError;
-use crate::store::journal::{Journal, Options, Spares};
+use crate::store::journal::{Journal, Options};
 use crate::store::layout::{Layout, damaged};
 use crate::store::list::Run;
 use crate::store::live::Queue;
@@ -23,6 +23,7 @@ use crate::store::pen::Pen;
 use crate::store::random::Random;
 use crate::store::replay::{Progress, Replay};
 use crate::store::segment::{Segment, name, spare_name};
+use crate::store::spares::Spares;
 
 /// Octets written again at a time.
 const REWRITE: u64 = 1024 * 1024;
