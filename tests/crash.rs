@@ -15,8 +15,7 @@ mod ledger;
 mod load;
 #[path = "crash/own.rs"]
 mod own;
-#[expect(dead_code, reason = "one peer for all tests, of which each needs a part")]
-mod peer;
+use conformance::peer;
 mod process;
 
 use std::net::SocketAddr;

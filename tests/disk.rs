@@ -1,8 +1,7 @@
 //! The broker and its disk: one that fails, one that is full, and a directory that others use or that is not as it was left. What
 //! `tests/store.rs` shows with a client as they come is shown here frame by frame.
 
-#[expect(dead_code, reason = "one peer for all tests, of which each needs a part")]
-mod peer;
+use conformance::peer;
 mod process;
 #[expect(dead_code, reason = "one set of short forms for all tests, of which each needs a part")]
 mod running;

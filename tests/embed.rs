@@ -1,7 +1,6 @@
 //! The broker as a library: on any free port, several in one process, and nothing left behind when it was shut down.
 
-#[expect(dead_code, reason = "one peer for all tests, of which each needs a part")]
-mod peer;
+use conformance::peer;
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};

@@ -1,8 +1,7 @@
 //! Slow and greedy clients cost bounded memory and cost the others nothing: those that do not read, those that flood,
 //! and publishers while memory is short.
 
-#[expect(dead_code, reason = "one peer for all tests, of which each needs a part")]
-mod peer;
+use conformance::peer;
 #[expect(dead_code, reason = "one set of short forms for all tests, of which each needs a part")]
 mod running;
 

@@ -1,8 +1,7 @@
 //! Heartbeats both ways and the time limit of the handshake, through the socket. Waiting is reading: each wait ends with
 //! what the broker does, or with the peer's patience.
 
-#[expect(dead_code, reason = "one peer for all tests, of which each needs a part")]
-mod peer;
+use conformance::peer;
 #[expect(dead_code, reason = "one set of short forms for all tests, of which each needs a part")]
 mod running;
 

@@ -1,8 +1,7 @@
 //! What clients can do to a broker that no script of a single well-behaved client shows. Each test has a broker of its
 //! own. It knows nothing of how the broker is made.
 
-#[expect(dead_code, reason = "the scripted steps use the rest of it")]
-mod peer;
+use conformance::peer;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,7 +1,6 @@
 //! `leveret perf` as its user runs it, against brokers of this crate: what it counts, prints and returns.
 
-#[expect(dead_code, reason = "one peer for all tests, of which each needs a part")]
-mod peer;
+use conformance::peer;
 #[expect(dead_code, reason = "one process for all tests, of which each needs a part")]
 mod process;
 #[expect(dead_code, reason = "one set of short forms for all tests, of which each needs a part")]

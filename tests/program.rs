@@ -1,8 +1,7 @@
 //! The program as its user meets it: arguments, configuration, log, signals, exit codes, and clients that are killed.
 //! Each test has a directory and a port of its own and waits for lines of the log.
 
-#[expect(dead_code, reason = "one peer for all tests, of which each needs a part")]
-mod peer;
+use conformance::peer;
 mod process;
 #[expect(dead_code, reason = "one set of short forms for all tests, of which each needs a part")]
 mod running;
@@ -268,7 +267,7 @@ fn who_only_looks_whether_the_port_is_open_leaves_no_line() {
     let (mut process, address) = Process::serve(&directory, &[]);
     let before = process.log.len();
     let probe = Peer::connect(address).unwrap();
-    let probed = probe.address();
+    let probed = probe.address().unwrap();
     drop(probe);
     drop(client(address, NAMED));
     process.line("connection closed");
@@ -282,7 +281,7 @@ fn connections_have_a_line_each_and_messages_none() {
     let directory = Directory::new();
     let (mut process, address) = Process::serve(&directory, &[]);
     let mut peer = client(address, NAMED);
-    let who = format!("peer={} user=\"guest\" vhost=/ client=\"tester\"", peer.address());
+    let who = format!("peer={} user=\"guest\" vhost=/ client=\"tester\"", peer.address().unwrap());
     let line = process.line("connection opened");
     assert!(line.contains("INFO") && line.contains(&who), "{line}");
     let before = process.log.len();
@@ -324,7 +323,7 @@ fn a_line_says_why_a_connection_ended() {
     expect(&peer.call(1, "basic.get", "queue=none").unwrap(), "channel.close");
     let line = process.line("channel closed");
     let said = line.contains("channel=1") && line.contains("no queue 'none' in vhost '/'");
-    assert!(said && line.contains(&peer.address().to_string()), "{line}");
+    assert!(said && line.contains(&peer.address().unwrap().to_string()), "{line}");
     drop(peer);
     process.line("connection closed");
 
@@ -338,7 +337,7 @@ fn a_line_says_why_a_client_did_not_get_in() {
     let directory = Directory::new();
     let (mut process, address) = Process::serve(&directory, &[]);
     let failed = |process: &mut Process, peer: &Peer, reason: &str| {
-        let line = process.line(&format!("peer={} ", peer.address()));
+        let line = process.line(&format!("peer={} ", peer.address().unwrap()));
         assert!(line.contains(reason), "{reason}: {line}");
     };
 

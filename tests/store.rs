@@ -1,8 +1,7 @@
 //! The store of the real program: what lies in a data directory, what is refused, and what `leveret store` says and mends. And a broker whose
 //! disk fails.
 
-#[expect(dead_code, reason = "one peer for all tests, of which each needs a part")]
-mod peer;
+use conformance::peer;
 #[expect(dead_code, reason = "one module for all tests, of which each needs a part")]
 mod process;
 

@@ -1,0 +1,113 @@
+//! What a broker offers, asked of it once: whole features that a broker may lack without being wrong. It knows no case.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use crate::peer::{Heard, Peer};
+use crate::target::Target;
+
+/// A name of the suite's own, deleted at once.
+const NAME: &str = "conformance.capability";
+
+/// What can be needed, and how it is asked for: a declaration that must be answered with its `-ok`.
+const DECLARED: &[(&str, &str, &str)] = &[
+    ("quorum", "queue", "durable arguments={x-queue-type: \"quorum\"}"),
+    ("stream", "queue", "durable arguments={x-queue-type: \"stream\"}"),
+    ("transient-queues", "queue", ""),
+    ("delayed", "exchange", "type=x-delayed-message arguments={x-delayed-type: \"direct\"}"),
+    ("consistent-hash", "exchange", "type=x-consistent-hash"),
+    ("modulus-hash", "exchange", "type=x-modulus-hash"),
+    ("random", "exchange", "type=x-random"),
+    ("local-random", "exchange", "type=x-local-random durable"),
+    ("recent-history", "exchange", "type=x-recent-history"),
+    ("jms-topic", "exchange", "type=x-jms-topic"),
+    ("deduplication", "exchange", "type=x-message-deduplication arguments={x-cache-size: int32 10}"),
+];
+
+/// Answers that are known so far.
+#[derive(Default)]
+pub struct Capabilities(Mutex<BTreeMap<String, Result<(), String>>>);
+
+impl Capabilities {
+    /// Whether the broker offers all of these; else why a case is skipped.
+    pub fn offer(&self, target: &Target, needs: &[String]) -> Result<(), String> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for need in needs {
+            known.entry(need.clone()).or_insert_with(|| ask(target, need)).clone()?;
+        }
+        Ok(())
+    }
+
+    /// Whether a word can be needed at all.
+    pub fn is_known(need: &str) -> bool {
+        let other = ["http", "restart", "global-qos"];
+        other.contains(&need) || DECLARED.iter().any(|(name, ..)| *name == need)
+    }
+}
+
+fn ask(target: &Target, need: &str) -> Result<(), String> {
+    match need {
+        "http" => http(target),
+        "restart" if target.can_restart() => Ok(()),
+        "restart" => Err("no --restart-cmd was given".to_owned()),
+        "global-qos" => global_qos(target),
+        need => match DECLARED.iter().find(|(name, ..)| *name == need) {
+            Some((_, kind, options)) => declared(target, need, kind, options),
+            None => Err(format!("nothing is known of `{need}`")),
+        },
+    }
+}
+
+fn http(target: &Target) -> Result<(), String> {
+    if !target.has_http() {
+        return Err("no --http was given".to_owned());
+    }
+    match target.http("GET", "/api/users", None)? {
+        (200, _) => Ok(()),
+        (401 | 403, _) => Err(format!("right missing: {} is no administrator", target.account.user)),
+        (status, _) => Err(format!("capability absent: /api/users answers {status}")),
+    }
+}
+
+fn channel(target: &Target) -> Result<Peer, String> {
+    let mut peer = target.login()?;
+    peer.call(1, "channel.open", "")?;
+    Ok(peer)
+}
+
+fn declared(target: &Target, need: &str, kind: &str, options: &str) -> Result<(), String> {
+    let name = format!("{NAME}.{need}");
+    let mut peer = channel(target)?;
+    let answer = peer.call(1, &format!("{kind}.declare"), &format!("{kind}={name} {options}"))?;
+    if answer.method() != Some(&format!("{kind}.declare-ok")) {
+        return Err(format!("capability absent: {need} ({answer})"));
+    }
+    peer.call(1, &format!("{kind}.delete"), &format!("{kind}={name}"))?;
+    Ok(())
+}
+
+/// A broker may deny a prefetch for a whole channel by taking it as one for each consumer: two consumers then get two.
+fn global_qos(target: &Target) -> Result<(), String> {
+    let mut peer = channel(target)?;
+    peer.call(1, "basic.qos", "prefetch-count=1 global")?;
+    let declared = peer.call(1, "queue.declare", "exclusive")?;
+    let name = declared.field("queue").map(ToString::to_string).unwrap_or_default();
+    for tag in ["one", "two"] {
+        peer.call(1, "basic.consume", &format!("queue={name} consumer-tag={tag}"))?;
+    }
+    for _ in 0..2 {
+        let key = crate::peer::text::fields(&format!("routing-key={name}"))?;
+        peer.publish(1, &key, &Vec::new(), b"x")?;
+    }
+    let mut deliveries = 0;
+    peer.send(1, "queue.declare", &format!("queue={name} passive"))?;
+    loop {
+        match peer.recv() {
+            Heard::Method(_, "basic.deliver", _) => deliveries += 1,
+            Heard::Method(_, "queue.declare-ok", _) => break,
+            Heard::Header(..) | Heard::Body(..) => {}
+            other => return Err(format!("capability absent: global-qos ({other})")),
+        }
+    }
+    if deliveries == 1 { Ok(()) } else { Err("capability absent: global-qos (denied)".to_owned()) }
+}

@@ -1,0 +1,291 @@
+//! The command line: what is asked, the live progress, the summary and the exit code. It plays no case itself.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::case::Case;
+use crate::known::Known;
+use crate::play::{Stage, draft};
+use crate::profile::Profile;
+use crate::report::{Report, html, junit};
+use crate::restart::Restarts;
+use crate::runner::{Outcome, Run, Verdict};
+use crate::suite;
+use crate::target::Target;
+
+/// Plays hundreds of conversations with an AMQP 0-9-1 broker, frame by frame, and says where it is not as the
+/// specification or RabbitMQ has it.
+#[derive(Parser)]
+#[command(name = "conformance", version)]
+struct Cli {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Puts several JSON reports side by side in one HTML page.
+    Compare {
+        /// JSON reports, in the order of the columns.
+        #[arg(required = true)]
+        reports: Vec<PathBuf>,
+        /// Where the page goes.
+        #[arg(long)]
+        html: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// The broker.
+    #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672/%2F")]
+    url: String,
+    /// Its management API, such as http://127.0.0.1:15672; without it, cases that need it are skipped.
+    #[arg(long)]
+    http: Option<String>,
+    /// Only cases whose id holds this, or is it where it has a `*`; repeat for more.
+    #[arg(long)]
+    only: Vec<String>,
+    /// Whose behaviour is asked for: spec, rabbitmq-3.13, rabbitmq-4.2 or rabbitmq-4.3.
+    #[arg(long, default_value = "rabbitmq-4.3")]
+    profile: Profile,
+    /// List of cases that this broker is known to fail.
+    #[arg(long)]
+    known: Option<PathBuf>,
+    /// Cases at once.
+    #[arg(long, default_value_t = 16)]
+    jobs: usize,
+    /// Shell command that restarts the broker and keeps its data; without it, cases that need it are skipped.
+    #[arg(long)]
+    restart_cmd: Option<String>,
+    /// A report to write: `junit`, `json` or `html`, and where; repeat for more.
+    #[arg(long, num_args = 2, value_names = ["KIND", "FILE"])]
+    report: Vec<String>,
+    /// A wrong reply text fails a case; else it is only told.
+    #[arg(long)]
+    strict_texts: bool,
+    /// Takes the cases of a directory instead of those in the program.
+    #[arg(long)]
+    cases: Option<PathBuf>,
+    /// Lists the cases and runs none.
+    #[arg(long)]
+    list: bool,
+    /// Judges nothing and prints each case with what was heard after its steps, for who writes cases.
+    #[arg(long)]
+    draft: bool,
+}
+
+/// Runs the program and returns its exit code: 0 if all is well, 1 if a case fails, 2 if it could not be run.
+pub fn main() -> i32 {
+    let cli = Cli::parse();
+    let outcome = match &cli.command {
+        Some(Command::Compare { reports, html }) => compare(reports, html),
+        None => run(&cli.run),
+    };
+    outcome.unwrap_or_else(|why| {
+        say(&format!("conformance: {why}"));
+        2
+    })
+}
+
+/// A line on standard output; a reader who left is no reason to stop.
+fn say(line: &str) {
+    let _written = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+fn compare(reports: &[PathBuf], html: &Path) -> Result<i32, String> {
+    let reports = reports.iter().map(|path| Report::read(path)).collect::<Result<Vec<_>, _>>()?;
+    write(html, &html::page(&reports))?;
+    Ok(0)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn run(args: &RunArgs) -> Result<i32, String> {
+    let mut cases = match &args.cases {
+        Some(directory) => suite::cases_of(directory)?,
+        None => suite::cases()?,
+    };
+    let known = args.known.as_deref().map(Known::read).transpose()?.unwrap_or_default();
+    let ids: Vec<&str> = cases.iter().map(|case| case.id.as_str()).collect();
+    if let (Some(id), None) = (known.idle(&ids).first(), &args.cases) {
+        return Err(format!("the list of known failures names {id}, and no case is called so"));
+    }
+    if !args.only.is_empty() {
+        cases.retain(|case| args.only.iter().any(|pattern| case.is_meant(pattern)));
+    }
+    if args.list {
+        cases.iter().for_each(|case| say(&format!("{}  {}  [{}]", case.id, case.claim, case.source)));
+        return Ok(0);
+    }
+    let target = Target::new(&args.url, args.http.as_deref(), args.restart_cmd.as_deref())?;
+    if args.draft {
+        return print_drafts(&cases, target, args.profile);
+    }
+    for pair in args.report.chunks(2) {
+        if !matches!(pair.first().map(String::as_str), Some("junit" | "json" | "html")) {
+            return Err(format!("no report `{}`: junit, json or html", pair.join(" ")));
+        }
+    }
+    if cases.is_empty() {
+        return Err(format!("no case is called {}", args.only.join(" or ")));
+    }
+    let introduction = target.introduction()?;
+    target.login().map_err(|why| format!("cannot log in as {}: {why}", target.account.user))?;
+    say(&format!("{} cases against {} {} ({})", cases.len(), introduction.product, introduction.version, args.url));
+    let (start, total) = (Instant::now(), cases.len());
+    let run = Run {
+        target: Arc::new(target),
+        profile: args.profile,
+        jobs: args.jobs,
+        strict_texts: args.strict_texts,
+        known,
+    };
+    let mut progress = Progress { total, done: 0, bad: 0, live: std::io::stdout().is_terminal() };
+    let outcomes = run.all(cases, |outcome| progress.tell(outcome, args));
+    progress.end();
+    let report = Report::new(&introduction, args.profile, &outcomes);
+    for pair in args.report.chunks(2) {
+        if let [kind, path] = pair {
+            let text = match kind.as_str() {
+                "junit" => junit::xml(&report),
+                "html" => html::page(std::slice::from_ref(&report)),
+                _ => report.json()?,
+            };
+            write(Path::new(path), &text)?;
+        }
+    }
+    Ok(summary(&outcomes, start.elapsed().as_secs_f64()))
+}
+
+/// What is told while cases run.
+struct Progress {
+    total: usize,
+    done: usize,
+    bad: usize,
+    live: bool,
+}
+
+impl Progress {
+    fn tell(&mut self, outcome: &Outcome, args: &RunArgs) {
+        self.done += 1;
+        if outcome.is_bad() {
+            self.bad += 1;
+            self.clear();
+            say(&failure(outcome, args));
+        }
+        if self.live {
+            let mut out = std::io::stdout().lock();
+            let _written = write!(out, "\r{} of {}, {} bad  ", self.done, self.total, self.bad);
+            let _flushed = out.flush();
+        } else if self.done.is_multiple_of(100) {
+            say(&format!("{} of {}, {} bad", self.done, self.total, self.bad));
+        }
+    }
+
+    fn clear(&self) {
+        if self.live {
+            let _written = write!(std::io::stdout().lock(), "\r{:40}\r", "");
+        }
+    }
+
+    fn end(&self) {
+        self.clear();
+    }
+}
+
+/// All that is known of a case that fails the run.
+fn failure(outcome: &Outcome, args: &RunArgs) -> String {
+    let case = &outcome.case;
+    let mut lines = vec![String::new()];
+    match (&outcome.known, &outcome.failure) {
+        (Some(known), _) => {
+            lines.push(format!("PASSES, BUT IS LISTED  {}", case.id));
+            lines.push(format!("  {}", case.claim));
+            lines.push(format!("  the list says: {known}"));
+        }
+        (None, failure) => {
+            lines.push(format!("FAIL  {}", case.id));
+            lines.push(format!("  {} [{}]", case.claim, case.source));
+            if let Some(failure) = failure {
+                lines.extend(failure.talk.iter().map(|line| format!("  {line}")));
+            }
+            lines.extend(outcome.reason.lines().map(|line| format!("  {line}")));
+        }
+    }
+    let http = args.http.as_ref().map_or_else(String::new, |http| format!(" --http {http}"));
+    lines.push(format!(
+        "  alone: cargo run --release -p conformance -- --url {}{http} --profile {} --only {}",
+        args.url, args.profile, case.id
+    ));
+    lines.join("\n")
+}
+
+/// A table by area and the exit code.
+fn summary(outcomes: &[Outcome], seconds: f64) -> i32 {
+    let mut areas: BTreeMap<&str, [usize; 5]> = BTreeMap::new();
+    for outcome in outcomes {
+        let counts = areas.entry(&outcome.case.area).or_default();
+        let column = match (outcome.verdict, outcome.known.is_some()) {
+            (Verdict::Pass, _) => 0,
+            (Verdict::Fail, true) => 1,
+            (Verdict::Fail, false) => 2,
+            (Verdict::Skipped, _) => 3,
+        };
+        counts[column] += 1;
+        counts[4] += usize::from(!outcome.texts.is_empty());
+    }
+    say(&format!("{:<34} {:>5} {:>6} {:>5} {:>8} {:>6}", "", "pass", "known", "fail", "skipped", "texts"));
+    let mut all = [0; 5];
+    for (area, counts) in &areas {
+        all.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        say(&row(area, counts));
+    }
+    say(&row("all", &all));
+    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+    for outcome in outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Skipped) {
+        *reasons.entry(&outcome.reason).or_default() += 1;
+    }
+    reasons.iter().for_each(|(reason, count)| say(&format!("skipped {count}: {reason}")));
+    let bad: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.is_bad()).collect();
+    bad.iter().for_each(|outcome| {
+        let what = if outcome.verdict == Verdict::Pass { "passes, but is listed" } else { "fails" };
+        say(&format!("{}: {what}", outcome.case.id));
+    });
+    say(&format!("{} cases in {seconds:.1} s, {} bad", outcomes.len(), bad.len()));
+    i32::from(!bad.is_empty())
+}
+
+fn row(area: &str, [pass, known, fail, skipped, texts]: &[usize; 5]) -> String {
+    let texts = if *texts == 0 { String::new() } else { format!("{texts} off") };
+    format!("{area:<34} {pass:>5} {known:>6} {fail:>5} {skipped:>8} {texts:>6}")
+}
+
+fn print_drafts(cases: &[Case], target: Target, profile: Profile) -> Result<i32, String> {
+    let target = Arc::new(target);
+    for case in cases {
+        let restarts = Arc::new(Restarts::new(target.clone()));
+        restarts.expect(1);
+        let stage = Stage { target: target.clone(), profile, restarts };
+        let draft = draft(case, &stage);
+        let id = case.id.split_once('.').map_or(case.id.as_str(), |(_, id)| id);
+        say(&format!("case {id}: {}", case.claim));
+        for (step, heard) in &draft.steps {
+            say(&format!("  {step}"));
+            heard.iter().for_each(|line| say(&format!("  = {line}")));
+        }
+        if let Some(why) = draft.error {
+            say(&format!("  # stopped: {why}"));
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,62 @@
+//! The list of cases that a broker is known to fail: reading it and holding a run to it. It knows no broker.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+/// One entry: a case, or with a `*` several, and why it fails.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Case ids; a `*` stands for any text.
+    pub ids: Vec<String>,
+    /// Why: what is not built, or the evidence that the broker is meant to differ.
+    pub reason: String,
+}
+
+/// A list of known failures.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Known {
+    /// In the order of the file.
+    #[serde(default)]
+    pub known: Vec<Entry>,
+}
+
+impl Known {
+    /// Reads a list; an entry without a reason is refused.
+    pub fn read(path: &Path) -> Result<Known, String> {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let known: Known = toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+        match known.known.iter().find(|entry| entry.reason.trim().is_empty() || entry.ids.is_empty()) {
+            Some(entry) => Err(format!("{}: {:?} has no id or no reason", path.display(), entry.ids)),
+            None => Ok(known),
+        }
+    }
+
+    /// Why a case is known to fail.
+    pub fn reason(&self, id: &str) -> Option<&str> {
+        let means = |pattern: &String| crate::expect::glob(pattern, id, "*");
+        self.known.iter().find(|entry| entry.ids.iter().any(means)).map(|entry| entry.reason.as_str())
+    }
+
+    /// Ids and patterns that mean no case of the suite.
+    pub fn idle<'a>(&'a self, ids: &[&str]) -> Vec<&'a str> {
+        let idle = |pattern: &&String| !ids.iter().any(|id| crate::expect::glob(pattern, id, "*"));
+        self.known.iter().flat_map(|entry| &entry.ids).filter(idle).map(String::as_str).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_may_mean_several() {
+        let text = "[[known]]\nids = [\"ttl.*\", \"tx.a\"]\nreason = \"not built yet\"\n";
+        let known: Known = toml::from_str(text).unwrap();
+        assert_eq!(known.reason("ttl.x"), Some("not built yet"));
+        assert_eq!(known.reason("tx.ab"), None);
+        assert_eq!(known.idle(&["ttl.x"]), ["tx.a"]);
+    }
+}

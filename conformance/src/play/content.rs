@@ -1,0 +1,199 @@
+//! The steps that deal in whole messages: storing, getting, receiving, counting. It knows no expectation.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::wire::{channel_of, is_over, sent_or_closed};
+use super::{Play, all_fields};
+use crate::peer::text::{Cursor, Fields, fields, number};
+use crate::peer::value::{Quoted, Sum, Value};
+use crate::peer::{Heard, PATIENCE, method};
+
+/// Bodies above this length are shown as a length and a sum.
+const SHOWN: usize = 200;
+
+impl Play<'_> {
+    /// Publishes on a connection of its own and awaits the confirm, so that the message is where it goes.
+    pub(super) fn store(&mut self, text: &str) -> Result<(), String> {
+        let (method, properties, body) = publication(text)?;
+        let current = std::mem::replace(&mut self.current, "store".to_owned());
+        let stored = self.store_here(&method, &properties, &body);
+        self.current = current;
+        stored
+    }
+
+    fn store_here(&mut self, method: &Fields, properties: &Fields, body: &[u8]) -> Result<(), String> {
+        if !self.peers.contains_key("store") {
+            self.peer()?.call(1, "confirm.select", "")?;
+        }
+        let sent = self.peer()?.publish(1, method, properties, body);
+        sent_or_closed(sent)?;
+        loop {
+            let heard = self.peer()?.recv();
+            if heard.method() == Some("basic.ack") {
+                return Ok(());
+            }
+            let over = is_over(&heard) || matches!(heard.method(), Some("channel.close" | "connection.close"));
+            let nack = heard.method() == Some("basic.nack");
+            self.record(heard);
+            if over {
+                self.peers.remove("store");
+            }
+            if over || nack {
+                return Ok(());
+            }
+        }
+    }
+
+    /// `msg N [on CH]`: N deliveries, returns or gets, each as one line.
+    pub(super) fn messages(&mut self, cursor: &mut Cursor<'_>) -> Result<(), String> {
+        let times: usize = number(cursor.item())?;
+        let channel = channel_of(cursor)?;
+        for _ in 0..times {
+            let first = self.next(channel)?;
+            if self.message(first)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// `get CH queue=q [no-ack]`: one basic.get, its message as one line.
+    pub(super) fn get(&mut self, cursor: &mut Cursor<'_>) -> Result<(), String> {
+        let channel = number(cursor.item())?;
+        let fields = all_fields(cursor)?;
+        let peer = self.peer()?;
+        sent_or_closed(peer.send_fields(channel, "basic.get", &fields))?;
+        let first = peer.recv_on(channel);
+        self.message(first).map(drop)
+    }
+
+    /// Notes a frame, and if it begins a content the rest of it on the same line. Whether nothing can follow.
+    fn message(&mut self, first: Heard) -> Result<bool, String> {
+        let (line, properties) = match &first {
+            Heard::Method(channel, "basic.deliver" | "basic.get-ok" | "basic.return", _) => {
+                let (properties, body) = self.content(*channel)?;
+                let shown = match body.len() > SHOWN {
+                    true => Sum(&body).to_string(),
+                    false => Quoted(&body).to_string(),
+                };
+                (format!("{first}{} {shown}", in_braces(&properties)), Some((*channel, body.len(), properties)))
+            }
+            other => (other.to_string(), None),
+        };
+        let over = is_over(&first);
+        self.last = match (properties, first) {
+            // Both the method's fields and the properties can be kept.
+            (Some((_, _, properties)), Heard::Method(channel, name, mut fields)) => {
+                fields.extend(properties);
+                Heard::Method(channel, name, fields)
+            }
+            (_, first) => first,
+        };
+        self.note(&line);
+        Ok(over)
+    }
+
+    /// Header and body that must come next on a channel.
+    fn content(&mut self, channel: u16) -> Result<(Fields, Vec<u8>), String> {
+        let peer = self.peer()?;
+        let (size, properties) = match peer.recv_on(channel) {
+            Heard::Header(_, 60, size, properties) => (size as usize, properties),
+            other => return Err(format!("a content header expected, heard: {other}")),
+        };
+        let mut body = Vec::new();
+        while body.len() < size {
+            match peer.recv_on(channel) {
+                Heard::Body(_, part) if !part.is_empty() => body.extend(part),
+                other => return Err(format!("{} octets of body left, heard: {other}", size - body.len())),
+            }
+        }
+        match body.len() {
+            length if length == size => Ok((properties, body)),
+            length => Err(format!("a body of {length} octets where the header says {size}")),
+        }
+    }
+
+    /// `tally N FIELD [ack]`: takes N messages and counts them by a field of their method, a property or `body`.
+    pub(super) fn tally(&mut self, cursor: &mut Cursor<'_>) -> Result<(), String> {
+        let times: usize = number(cursor.item())?;
+        let (field, ack) = (cursor.item().to_owned(), cursor.item() == "ack");
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for _ in 0..times {
+            let first = self.next(None)?;
+            let Heard::Method(channel, "basic.deliver" | "basic.return", _) = first else {
+                return Err(format!("a message expected, heard: {first}"));
+            };
+            let (properties, body) = self.content(channel)?;
+            let property = properties.iter().find(|(name, _)| *name == field).map(|(_, value)| value);
+            let value = match field.as_str() {
+                "body" => Quoted(&body).to_string(),
+                field => first.field(field).or(property).map_or_else(|| "none".to_owned(), text_of),
+            };
+            *counts.entry(value).or_default() += 1;
+            if let (true, Some(tag)) = (ack, first.field("delivery-tag")) {
+                let tag = format!("delivery-tag={tag}");
+                self.peer()?.send(channel, "basic.ack", &tag)?;
+            }
+        }
+        let line: Vec<String> = counts.iter().map(|(value, count)| format!("{value}:{count}")).collect();
+        self.kept.extend(counts.into_iter().map(|(value, count)| (format!("tally.{value}"), count.to_string())));
+        self.note(&format!("tally {}", line.join(" ")));
+        Ok(())
+    }
+
+    /// `drained queue=q`: gets without acks until the queue is empty; each message as one line.
+    pub(super) fn drained(&mut self, text: &str) -> Result<(), String> {
+        let fields = fields(&format!("{text} no-ack"))?;
+        let deadline = Instant::now() + PATIENCE * 2;
+        loop {
+            let peer = self.peer()?;
+            sent_or_closed(peer.send_fields(1, "basic.get", &fields))?;
+            let first = peer.recv_on(1);
+            let more = first.method() == Some("basic.get-ok");
+            self.message(first)?;
+            if !more || Instant::now() > deadline {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::ZERO);
+        }
+    }
+}
+
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::Str(text) => String::from_utf8_lossy(text).into_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn in_braces(properties: &Fields) -> String {
+    match properties.is_empty() {
+        true => String::new(),
+        false => format!(" {{{}}}", method::render(properties).trim_start()),
+    }
+}
+
+/// `exchange=e key=k props={..} body=".."` as fields of the method, properties and body.
+pub(super) fn publication(text: &str) -> Result<(Fields, Fields, Vec<u8>), String> {
+    let (mut method, mut properties, mut body) = (Fields::new(), Fields::new(), Vec::new());
+    for (name, value) in fields(text)? {
+        match (name.as_str(), value) {
+            ("props", value) => properties = properties_of(value)?,
+            ("body", Value::Str(text)) => body = text,
+            ("body", other) => body = other.to_string().into_bytes(),
+            ("key", value) => method.push(("routing-key".to_owned(), value)),
+            (_, value) => method.push((name, value)),
+        }
+    }
+    Ok((method, properties, body))
+}
+
+pub(super) fn properties_of(value: Value) -> Result<Fields, String> {
+    match value {
+        Value::Table(pairs) => {
+            Ok(pairs.into_iter().map(|(name, value)| (String::from_utf8_lossy(&name).into_owned(), value)).collect())
+        }
+        _ => Err("props={..} expected".to_owned()),
+    }
+}

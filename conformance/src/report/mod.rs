@@ -1,0 +1,142 @@
+//! What a run found, as data: the shape of the JSON report, from which the other reports are made. It runs nothing.
+
+pub mod html;
+pub mod junit;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::profile::Profile;
+use crate::runner::{Outcome, Verdict};
+use crate::target::Introduction;
+
+/// One run against one broker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// Which broker.
+    pub broker: Broker,
+    /// In the order of the suite.
+    pub cases: Vec<Line>,
+}
+
+/// The broker of a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Broker {
+    /// `product` of its server-properties.
+    pub product: String,
+    /// `version` of its server-properties.
+    pub version: String,
+    /// The profile it was held to.
+    pub profile: String,
+    /// Day of the run, `YYYY-MM-DD`, UTC.
+    pub date: String,
+}
+
+/// One case of a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Line {
+    /// Stable name.
+    pub id: String,
+    /// What it belongs to.
+    pub area: String,
+    /// What is true if it passes.
+    pub claim: String,
+    /// Where that is written.
+    pub source: String,
+    /// `pass`, `fail` or `skipped`.
+    pub verdict: String,
+    /// Why it failed or was skipped; what was softly wrong.
+    pub reason: String,
+    /// Milliseconds it took.
+    pub ms: u64,
+    /// Whether the reply texts were as expected; the softer grade.
+    pub texts: bool,
+    /// Why it is known to fail, if it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub known: Option<String>,
+    /// The conversation, if it failed.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub conversation: Vec<String>,
+}
+
+impl Report {
+    /// From what a run found.
+    pub fn new(introduction: &Introduction, profile: Profile, outcomes: &[Outcome]) -> Report {
+        let broker = Broker {
+            product: introduction.product.clone(),
+            version: introduction.version.clone(),
+            profile: profile.to_string(),
+            date: today(),
+        };
+        Report { broker, cases: outcomes.iter().map(line).collect() }
+    }
+
+    /// Reads a JSON report.
+    pub fn read(path: &Path) -> Result<Report, String> {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    /// The JSON report.
+    pub fn json(&self) -> Result<String, String> {
+        serde_json::to_string_pretty(self).map(|text| text + "\n").map_err(|error| error.to_string())
+    }
+}
+
+impl Line {
+    /// Whether this case passed.
+    pub fn passed(&self) -> bool {
+        self.verdict == Verdict::Pass.name()
+    }
+
+    /// Whether this case was not tried.
+    pub fn skipped(&self) -> bool {
+        self.verdict == Verdict::Skipped.name()
+    }
+}
+
+fn line(outcome: &Outcome) -> Line {
+    Line {
+        id: outcome.case.id.clone(),
+        area: outcome.case.area.clone(),
+        claim: outcome.case.claim.clone(),
+        source: outcome.case.source.clone(),
+        verdict: outcome.verdict.name().to_owned(),
+        reason: outcome.reason.clone(),
+        ms: u64::try_from(outcome.ms).unwrap_or(u64::MAX),
+        texts: outcome.texts.is_empty(),
+        known: outcome.known.clone(),
+        conversation: outcome.failure.as_ref().map(|failure| failure.talk.clone()).unwrap_or_default(),
+    }
+}
+
+/// Days since 1970 as a date of the Gregorian calendar, by Howard Hinnant's `civil_from_days`.
+fn date(days: i64) -> String {
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let day_of_era = z.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let (day, month) =
+        (day_of_year - (153 * shifted + 2) / 5 + 1, if shifted < 10 { shifted + 3 } else { shifted - 9 });
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+fn today() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    date(now.map_or(0, |now| (now.as_secs() / 86_400) as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn days_are_dates() {
+        for (days, expected) in [(0, "1970-01-01"), (11_016, "2000-02-29"), (20_787, "2026-11-30"), (-1, "1969-12-31")]
+        {
+            assert_eq!(super::date(days), expected);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The broker under test: its URLs, how to log in, its management API and how to restart it. It knows no case.
+
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use serde_json::Value as Json;
+use url::Url;
+
+use crate::peer::value::Value;
+use crate::peer::{Account, HEADER, Heard, Peer};
+
+/// How long an answer over HTTP may take.
+const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a broker may take to be back after a restart.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Where a broker is and who may log in.
+#[derive(Debug)]
+pub struct Target {
+    /// Where it speaks AMQP.
+    pub address: SocketAddr,
+    /// Who logs in, from the URL.
+    pub account: Account,
+    /// The URL as given.
+    pub url: String,
+    http: Option<String>,
+    restart: Option<String>,
+}
+
+/// What a broker says of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Introduction {
+    /// `product` of its server-properties.
+    pub product: String,
+    /// `version` of its server-properties.
+    pub version: String,
+}
+
+impl Target {
+    /// Takes `amqp://user:password@host:port/vhost` apart; what is not there is RabbitMQ's default.
+    pub fn new(url: &str, http: Option<&str>, restart: Option<&str>) -> Result<Target, String> {
+        let parsed = Url::parse(url).map_err(|error| format!("{url}: {error}"))?;
+        if parsed.scheme() != "amqp" {
+            return Err(format!("{url}: only amqp:// is spoken here"));
+        }
+        let host = parsed.host_str().filter(|host| !host.is_empty()).unwrap_or("127.0.0.1");
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = parsed.port().unwrap_or(5672);
+        let found = (host, port).to_socket_addrs().map_err(|error| format!("{host}:{port}: {error}"))?;
+        let address = found.min_by_key(SocketAddr::is_ipv6).ok_or_else(|| format!("{host}: no address"))?;
+        let mut account = Account::default();
+        if !parsed.username().is_empty() {
+            account.user = unescaped(parsed.username());
+            account.password = unescaped(parsed.password().unwrap_or(""));
+        }
+        if let Some(vhost) = parsed.path().strip_prefix('/').filter(|vhost| !vhost.is_empty()) {
+            account.vhost = unescaped(vhost);
+        }
+        let http = http.map(|http| http.trim_end_matches('/').trim_end_matches("/api").to_owned());
+        Ok(Target { address, account, url: url.to_owned(), http, restart: restart.map(str::to_owned) })
+    }
+
+    /// A connection that is open, with the account of the URL.
+    pub fn login(&self) -> Result<Peer, String> {
+        let mut peer = Peer::connect(self.address).map_err(|error| format!("{}: {error}", self.address))?;
+        peer.account = self.account.clone();
+        peer.login("")?;
+        Ok(peer)
+    }
+
+    /// What the broker says of itself in connection.start.
+    pub fn introduction(&self) -> Result<Introduction, String> {
+        let mut peer = Peer::connect(self.address).map_err(|error| format!("{}: {error}", self.address))?;
+        peer.send_octets(HEADER)?;
+        let start = peer.recv();
+        let text = |name: &str| match start.field("server-properties") {
+            Some(Value::Table(pairs)) => match pairs.iter().find(|(key, _)| key == name.as_bytes()) {
+                Some((_, Value::Str(text))) => String::from_utf8_lossy(text).into_owned(),
+                _ => "unknown".to_owned(),
+            },
+            _ => "unknown".to_owned(),
+        };
+        match start {
+            Heard::Method(0, "connection.start", _) => {
+                Ok(Introduction { product: text("product"), version: text("version") })
+            }
+            other => Err(format!("connection.start expected, heard: {other}")),
+        }
+    }
+
+    /// Whether a management API was named.
+    pub fn has_http(&self) -> bool {
+        self.http.is_some()
+    }
+
+    /// Whether a way to restart the broker was named.
+    pub fn can_restart(&self) -> bool {
+        self.restart.is_some()
+    }
+
+    /// One request to the management API: its status and its JSON, or null.
+    pub fn http(&self, method: &str, path: &str, body: Option<&Json>) -> Result<(u16, Json), String> {
+        let base = self.http.as_ref().ok_or("no --http was given")?;
+        let config = ureq::Agent::config_builder().timeout_global(Some(HTTP_TIMEOUT)).http_status_as_error(false);
+        let agent = config.build().new_agent();
+        let credentials = format!("{}:{}", self.account.user, self.account.password);
+        let credentials = base64::engine::general_purpose::STANDARD.encode(credentials);
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("{base}{path}"))
+            .header("authorization", format!("Basic {credentials}"))
+            .header("content-type", "application/json");
+        let body = body.map_or_else(String::new, Json::to_string);
+        let request = request.body(body).map_err(|error| format!("{method} {path}: {error}"))?;
+        let mut answer = agent.run(request).map_err(|error| format!("{method} {path}: {error}"))?;
+        let status = answer.status().as_u16();
+        let text = answer.body_mut().read_to_string().unwrap_or_default();
+        Ok((status, serde_json::from_str(&text).unwrap_or(Json::Null)))
+    }
+
+    /// Runs the restart command and waits until the broker lets this account log in.
+    pub fn restart(&self) -> Result<(), String> {
+        let command = self.restart.as_ref().ok_or("no --restart-cmd was given")?;
+        let status =
+            Command::new("sh").arg("-c").arg(command).status().map_err(|error| format!("{command}: {error}"))?;
+        if !status.success() {
+            return Err(format!("{command}: {status}"));
+        }
+        let deadline = Instant::now() + RESTART_TIMEOUT;
+        loop {
+            match self.login() {
+                Ok(_) => return Ok(()),
+                Err(why) if Instant::now() > deadline => return Err(format!("not back after a restart: {why}")),
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
+    /// Whether anybody listens.
+    pub fn is_there(&self) -> Result<(), String> {
+        TcpStream::connect(self.address).map(drop).map_err(|error| format!("{}: {error}", self.address))
+    }
+}
+
+/// Percent-encoded octets of a URL as text.
+fn unescaped(text: &str) -> String {
+    let (mut out, mut rest) = (Vec::new(), text.as_bytes());
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|pair| std::str::from_utf8(pair).ok());
+        match digits.and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
+            Some(octet) if *first == b'%' => {
+                out.push(octet);
+                rest = after.get(2..).unwrap_or(&[]);
+            }
+            _ => {
+                out.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_taken_apart() {
+        let target = Target::new("amqp://a%40b:c%2Fd@127.0.0.1:5999/%2Fx", Some("http://h:1/api/"), None).unwrap();
+        let account = Account { user: "a@b".to_owned(), password: "c/d".to_owned(), vhost: "/x".to_owned() };
+        assert_eq!((target.account, target.address.port()), (account, 5999));
+        assert_eq!(target.http.as_deref(), Some("http://h:1"));
+        let plain = Target::new("amqp://127.0.0.1", None, None).unwrap();
+        assert_eq!((plain.account, plain.address.port()), (Account::default(), 5672));
+        assert!(Target::new("http://x", None, None).is_err());
+    }
+}
