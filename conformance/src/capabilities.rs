@@ -90,6 +90,7 @@ fn declared(target: &Target, need: &str, kind: &str, options: &str) -> Result<()
 fn global_qos(target: &Target) -> Result<(), String> {
     let mut peer = channel(target)?;
     peer.call(1, "basic.qos", "prefetch-count=1 global")?;
+    peer.call(1, "confirm.select", "")?;
     let declared = peer.call(1, "queue.declare", "exclusive")?;
     let name = declared.field("queue").map(ToString::to_string).unwrap_or_default();
     for tag in ["one", "two"] {
@@ -99,12 +100,19 @@ fn global_qos(target: &Target) -> Result<(), String> {
         let key = crate::peer::text::fields(&format!("routing-key={name}"))?;
         peer.publish(1, &key, &Vec::new(), b"x")?;
     }
-    let mut deliveries = 0;
-    peer.send(1, "queue.declare", &format!("queue={name} passive"))?;
+    // A passive declare may overtake publications, but not those that are confirmed.
+    let (mut deliveries, mut asked) = (0, false);
     loop {
         match peer.recv() {
             Heard::Method(_, "basic.deliver", _) => deliveries += 1,
             Heard::Method(_, "queue.declare-ok", _) => break,
+            ack if ack.method() == Some("basic.ack") => {
+                let is_last = ack.field("delivery-tag").is_some_and(|tag| tag.to_string() == "2");
+                if is_last && !asked {
+                    asked = true;
+                    peer.send(1, "queue.declare", &format!("queue={name} passive"))?;
+                }
+            }
             Heard::Header(..) | Heard::Body(..) => {}
             other => return Err(format!("capability absent: global-qos ({other})")),
         }
