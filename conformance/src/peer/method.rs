@@ -94,6 +94,16 @@ const METHODS: &[Row] = &[
 const PROPERTIES: &str = "content-type:s content-encoding:s headers:T delivery-mode:o priority:o \
     correlation-id:s reply-to:s expiration:s message-id:s timestamp:L type:s user-id:s app-id:s cluster-id:s";
 
+/// Every method with its fields, for who asks what a suite covers.
+pub fn methods() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
+    METHODS.iter().map(|row| (row.0, columns(row.3).map(|(name, _)| name).collect()))
+}
+
+/// Every property of a content, highest flag first.
+pub fn properties() -> impl Iterator<Item = &'static str> {
+    columns(PROPERTIES).map(|(name, _)| name)
+}
+
 fn columns(row: &'static str) -> impl Iterator<Item = (&'static str, Kind)> {
     row.split_ascii_whitespace().filter_map(|column| {
         let (name, kind) = column.split_once(':')?;

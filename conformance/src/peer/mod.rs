@@ -296,9 +296,12 @@ impl Peer {
         self.read(Instant::now() + self.patience)
     }
 
-    /// The next frame on one channel; those of other channels wait. A frame on channel 0 counts too.
+    /// The next frame on one channel; those of other channels wait. A frame on channel 0 counts too, but no heartbeat.
     pub fn recv_on(&mut self, channel: u16) -> Heard {
-        let here = |heard: &Heard| !matches!(heard.channel(), Some(c) if c != channel && c != 0);
+        let here = |heard: &Heard| match heard {
+            Heard::Heartbeat(0) => channel == 0,
+            heard => !matches!(heard.channel(), Some(c) if c != channel && c != 0),
+        };
         if let Some(i) = self.waiting.iter().position(here) {
             return self.waiting.remove(i);
         }

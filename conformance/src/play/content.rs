@@ -8,12 +8,14 @@ use super::{Play, all_fields};
 use crate::peer::text::{Cursor, Fields, fields, number};
 use crate::peer::value::{Quoted, Sum, Value};
 use crate::peer::{Heard, PATIENCE, method};
+use crate::profile::Profile;
 
 /// Bodies above this length are shown as a length and a sum.
 const SHOWN: usize = 200;
 
 impl Play<'_> {
     /// Publishes on a connection of its own and awaits the confirm, so that the message is where it goes.
+    /// The specification has no confirms: its profile commits a transaction.
     pub(super) fn store(&mut self, text: &str) -> Result<(), String> {
         let (method, properties, body) = publication(text)?;
         let current = std::mem::replace(&mut self.current, "store".to_owned());
@@ -23,14 +25,21 @@ impl Play<'_> {
     }
 
     fn store_here(&mut self, method: &Fields, properties: &Fields, body: &[u8]) -> Result<(), String> {
+        let (select, stored) = match self.stage.profile {
+            Profile::Spec => ("tx.select", "tx.commit-ok"),
+            _ => ("confirm.select", "basic.ack"),
+        };
         if !self.peers.contains_key("store") {
-            self.peer()?.call(1, "confirm.select", "")?;
+            self.peer()?.call(1, select, "")?;
         }
         let sent = self.peer()?.publish(1, method, properties, body);
         sent_or_closed(sent)?;
+        if self.stage.profile == Profile::Spec {
+            sent_or_closed(self.peer()?.send(1, "tx.commit", ""))?;
+        }
         loop {
             let heard = self.peer()?.recv();
-            if heard.method() == Some("basic.ack") {
+            if heard.method() == Some(stored) {
                 return Ok(());
             }
             let over = is_over(&heard) || matches!(heard.method(), Some("channel.close" | "connection.close"));

@@ -118,6 +118,13 @@ impl<'a> Play<'a> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let seed = now.map_or(0, |now| now.as_nanos() as u32) ^ std::process::id() << 20;
         let suffix = seed.wrapping_add(RUNS.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9));
+        let account = &stage.target.account;
+        let known = [
+            ("client", CLIENT_PROPERTIES),
+            ("user", &account.user),
+            ("password", &account.password),
+            ("vhost", &account.vhost),
+        ];
         Play {
             stage,
             suffix: format!("-{suffix:08x}"),
@@ -126,7 +133,7 @@ impl<'a> Play<'a> {
             lines: Vec::new(),
             last: Heard::Timeout,
             answer: serde_json::Value::Null,
-            kept: vec![("client".to_owned(), CLIENT_PROPERTIES.to_owned())],
+            kept: known.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
             made_up: Vec::new(),
             declared: Vec::new(),
             created: Vec::new(),
