@@ -36,13 +36,13 @@ impl Known {
 
     /// Why a case is known to fail.
     pub fn reason(&self, id: &str) -> Option<&str> {
-        let means = |pattern: &String| crate::expect::glob(pattern, id, "*");
+        let means = |pattern: &String| crate::glob::glob(pattern, id, "*");
         self.known.iter().find(|entry| entry.ids.iter().any(means)).map(|entry| entry.reason.as_str())
     }
 
     /// Ids and patterns that mean no case of the suite.
     pub fn idle<'a>(&'a self, ids: &[&str]) -> Vec<&'a str> {
-        let idle = |pattern: &&String| !ids.iter().any(|id| crate::expect::glob(pattern, id, "*"));
+        let idle = |pattern: &&String| !ids.iter().any(|id| crate::glob::glob(pattern, id, "*"));
         self.known.iter().flat_map(|entry| &entry.ids).filter(idle).map(String::as_str).collect()
     }
 }

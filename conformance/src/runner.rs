@@ -107,7 +107,7 @@ impl Run {
         done: &mut impl FnMut(usize, Outcome),
     ) {
         let restarts = Arc::new(Restarts::new(self.target.clone()));
-        restarts.expect(cases.len());
+        restarts.announce(cases.len());
         let stage = Stage { target: self.target.clone(), profile: self.profile, restarts };
         let queue = Mutex::new(VecDeque::from(cases));
         thread::scope(|scope| {

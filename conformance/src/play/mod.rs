@@ -4,6 +4,7 @@
 mod admin;
 mod content;
 mod sums;
+mod text;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::case::{Case, Step};
 use crate::expect::{self, Fit};
-use crate::peer::text::{Cursor, fields, number};
+use crate::peer::text::{Cursor, number};
 use crate::peer::value::Value;
 use crate::peer::{CLIENT_PROPERTIES, Heard, Peer};
 use crate::profile::Profile;
@@ -260,7 +261,7 @@ impl<'a> Play<'a> {
     fn connect(&mut self) -> Result<(), String> {
         let target = &self.stage.target;
         let peer = Peer::connect(target.address).map_err(|error| format!("connect: {error}"))?;
-        let mut peer = peer.noted(self.talk.on(&self.current));
+        let mut peer = peer.heard_by(Box::new(self.talk.on(&self.current)));
         peer.account = target.account.clone();
         self.peers.insert(self.current.clone(), peer);
         Ok(())
@@ -386,9 +387,4 @@ impl<'a> Play<'a> {
         self.talk.note("--", "the broker is back");
         outcome
     }
-}
-
-/// `k=v ...` as fields, for steps that take nothing else.
-fn all_fields(cursor: &Cursor<'_>) -> Result<crate::peer::text::Fields, String> {
-    fields(cursor.rest())
 }

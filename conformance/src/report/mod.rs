@@ -2,6 +2,7 @@
 
 pub mod html;
 pub mod junit;
+pub mod svg;
 
 use std::path::Path;
 
@@ -23,6 +24,8 @@ pub struct Report {
 /// The broker of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Broker {
+    /// What the reader knows it by.
+    pub name: String,
     /// `product` of its server-properties.
     pub product: String,
     /// `version` of its server-properties.
@@ -62,8 +65,9 @@ pub struct Line {
 
 impl Report {
     /// From what a run found.
-    pub fn new(introduction: &Introduction, profile: Profile, outcomes: &[Outcome]) -> Report {
+    pub fn new(name: &str, introduction: &Introduction, profile: Profile, outcomes: &[Outcome]) -> Report {
         let broker = Broker {
+            name: name.to_owned(),
             product: introduction.product.clone(),
             version: introduction.version.clone(),
             profile: profile.to_string(),
