@@ -80,6 +80,9 @@ struct RunArgs {
     /// Takes the cases of a directory instead of those in the program.
     #[arg(long)]
     cases: Option<PathBuf>,
+    /// Prints the conversation of every case, not only of those that fail.
+    #[arg(long)]
+    show: bool,
     /// Lists the cases and runs none.
     #[arg(long)]
     list: bool,
@@ -192,6 +195,12 @@ impl Progress {
             self.bad += 1;
             self.clear();
             say(&failure(outcome, args));
+        } else if args.show {
+            self.clear();
+            let verdict = outcome.verdict.name().to_uppercase();
+            say(&format!("\n{verdict}  {}\n  {} [{}]", outcome.case.id, outcome.case.claim, outcome.case.source));
+            outcome.talk.iter().for_each(|line| say(&format!("  {line}")));
+            outcome.reason.lines().for_each(|line| say(&format!("  {line}")));
         }
         if self.live {
             let mut out = std::io::stdout().lock();
@@ -217,18 +226,16 @@ impl Progress {
 fn failure(outcome: &Outcome, args: &RunArgs) -> String {
     let case = &outcome.case;
     let mut lines = vec![String::new()];
-    match (&outcome.known, &outcome.failure) {
-        (Some(known), _) => {
+    match &outcome.known {
+        Some(known) => {
             lines.push(format!("PASSES, BUT IS LISTED  {}", case.id));
             lines.push(format!("  {}", case.claim));
             lines.push(format!("  the list says: {known}"));
         }
-        (None, failure) => {
+        None => {
             lines.push(format!("FAIL  {}", case.id));
             lines.push(format!("  {} [{}]", case.claim, case.source));
-            if let Some(failure) = failure {
-                lines.extend(failure.talk.iter().map(|line| format!("  {line}")));
-            }
+            lines.extend(outcome.talk.iter().map(|line| format!("  {line}")));
             lines.extend(outcome.reason.lines().map(|line| format!("  {line}")));
         }
     }

@@ -46,6 +46,8 @@ pub enum Ending {
     Passed {
         /// Each as expected and as heard.
         texts: Vec<String>,
+        /// The conversation.
+        talk: Vec<String>,
     },
     /// Something else was heard, or a step could not be done.
     Failed(Failure),
@@ -164,7 +166,7 @@ impl<'a> Play<'a> {
             let why = format!("heard what the case says nothing of\n    {}", self.lines.join("\n    "));
             return self.failed(step, why);
         }
-        Ending::Passed { texts }
+        Ending::Passed { texts, talk: self.talk.lines() }
     }
 
     fn failed(&self, step: &Step, why: String) -> Ending {

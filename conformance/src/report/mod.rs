@@ -111,7 +111,7 @@ fn line(outcome: &Outcome) -> Line {
         ms: u64::try_from(outcome.ms).unwrap_or(u64::MAX),
         texts: outcome.texts.is_empty(),
         known: outcome.known.clone(),
-        conversation: outcome.failure.as_ref().map(|failure| failure.talk.clone()).unwrap_or_default(),
+        conversation: if outcome.verdict == Verdict::Fail { outcome.talk.clone() } else { Vec::new() },
     }
 }
 
