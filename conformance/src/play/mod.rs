@@ -15,7 +15,7 @@ use crate::case::{Case, Step};
 use crate::expect::{self, Fit};
 use crate::peer::text::{Cursor, fields, number};
 use crate::peer::value::Value;
-use crate::peer::{CLIENT_PROPERTIES, Heard, Peer};
+use crate::peer::{Account, CLIENT_PROPERTIES, Heard, Peer};
 use crate::profile::Profile;
 use crate::restart::Restarts;
 use crate::talk::Talk;
@@ -126,7 +126,7 @@ impl<'a> Play<'a> {
             lines: Vec::new(),
             last: Heard::Timeout,
             answer: serde_json::Value::Null,
-            kept: vec![("client".to_owned(), CLIENT_PROPERTIES.to_owned())],
+            kept: known_from_the_start(&stage.target.account),
             made_up: Vec::new(),
             declared: Vec::new(),
             created: Vec::new(),
@@ -386,6 +386,20 @@ impl<'a> Play<'a> {
         self.talk.note("--", "the broker is back");
         outcome
     }
+}
+
+/// What `$` stands for before a case has kept anything; a size is the last octet of a length.
+fn known_from_the_start(account: &Account) -> Vec<(String, String)> {
+    let size = |text: &str| format!("\\x{:02x}", text.len() % 256);
+    let known = [
+        ("client", CLIENT_PROPERTIES.to_owned()),
+        ("user", account.user.clone()),
+        ("user-size", size(&account.user)),
+        ("password", account.password.clone()),
+        ("password-size", size(&account.password)),
+        ("vhost", account.vhost.clone()),
+    ];
+    known.map(|(name, value)| (name.to_owned(), value)).to_vec()
 }
 
 /// `k=v ...` as fields, for steps that take nothing else.
