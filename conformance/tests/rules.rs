@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use conformance::profile::Profile;
+
 const TABLE: &str = include_str!("../RULES.md");
 
 /// The rules of `amqp0-9-1.xml`, in its order: domain or class, method, field, rule.
@@ -161,6 +163,16 @@ fn every_row_names_cases_that_exist_or_gives_a_reason() {
         for case in cases {
             assert!(ids.contains(case), "{rule}: there is no case {case}");
         }
+    }
+}
+
+#[test]
+fn what_the_specification_asks_for_is_asked_for_in_its_profile() {
+    let cases = conformance::suite::cases().unwrap();
+    let claimed = |id: &&str| cases.iter().any(|case| case.id == *id && case.belongs_to(Profile::Spec));
+    for (rule, _, shown) in rows() {
+        let ids = named(shown);
+        assert!(ids.is_empty() || ids.iter().any(claimed), "{rule}: the profile spec claims none of {ids:?}");
     }
 }
 
