@@ -16,7 +16,7 @@ use crate::case::{Case, Step};
 use crate::expect::{self, Fit};
 use crate::peer::text::{Cursor, number};
 use crate::peer::value::Value;
-use crate::peer::{CLIENT_PROPERTIES, Heard, Peer};
+use crate::peer::{Account, CLIENT_PROPERTIES, Heard, Peer};
 use crate::profile::Profile;
 use crate::restart::Restarts;
 use crate::talk::Talk;
@@ -121,13 +121,6 @@ impl<'a> Play<'a> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let seed = now.map_or(0, |now| now.as_nanos() as u32) ^ std::process::id() << 20;
         let suffix = seed.wrapping_add(RUNS.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9));
-        let account = &stage.target.account;
-        let known = [
-            ("client", CLIENT_PROPERTIES),
-            ("user", &account.user),
-            ("password", &account.password),
-            ("vhost", &account.vhost),
-        ];
         Play {
             stage,
             suffix: format!("-{suffix:08x}"),
@@ -136,7 +129,7 @@ impl<'a> Play<'a> {
             lines: Vec::new(),
             last: Heard::Timeout,
             answer: serde_json::Value::Null,
-            kept: known.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+            kept: known_from_the_start(&stage.target.account),
             made_up: Vec::new(),
             declared: Vec::new(),
             created: Vec::new(),
@@ -396,4 +389,18 @@ impl<'a> Play<'a> {
         self.talk.note("--", "the broker is back");
         outcome
     }
+}
+
+/// What `$` stands for before a case has kept anything; a size is the last octet of a length.
+fn known_from_the_start(account: &Account) -> Vec<(String, String)> {
+    let size = |text: &str| format!("\\x{:02x}", text.len() % 256);
+    let known = [
+        ("client", CLIENT_PROPERTIES.to_owned()),
+        ("user", account.user.clone()),
+        ("user-size", size(&account.user)),
+        ("password", account.password.clone()),
+        ("password-size", size(&account.password)),
+        ("vhost", account.vhost.clone()),
+    ];
+    known.map(|(name, value)| (name.to_owned(), value)).to_vec()
 }
