@@ -1,0 +1,156 @@
+//! That the conformance suite bites: each deliberate fault that a proxy plays between it and a broker of this test program is
+//! caught by the cases that `conformance/FAULTS.md` names. It knows nothing of how the broker is made, nor of how a fault is played.
+//!
+//! `LEVERET_RECORD_FAULTS=all cargo test --test bites` plays every case with every fault and writes the table anew, which takes some
+//! minutes; with names of faults and commas between them instead of `all`, their rows alone. A new fault needs that once.
+
+mod in_process;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use conformance::case::Case;
+use conformance::faults;
+use conformance::faults::fault::Fault;
+use conformance::faults::proxy::Proxy;
+use conformance::faults::table::{Row, parse, render};
+use conformance::known::Known;
+use conformance::profile::Profile;
+use conformance::runner::{Outcome, Run, Verdict};
+use conformance::suite;
+use conformance::target::Target;
+
+/// Faults that are played at once. Those who look wait for what does not come, most of the time.
+const AT_ONCE: usize = 16;
+/// Cases at once where all are played with one fault.
+const JOBS: usize = 32;
+/// Cases that the table names for each fault.
+const NAMED: usize = 3;
+
+fn place(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("conformance").join(name)
+}
+
+/// The cases that the broker does not fail already.
+fn good_cases() -> Vec<Case> {
+    let known = Known::read(&place("known/leveret.toml")).unwrap();
+    suite::cases().unwrap().into_iter().filter(|case| known.reason(&case.id).is_none()).collect()
+}
+
+fn played(cases: Vec<Case>, broker: SocketAddr, fault: Option<&'static Fault>, jobs: usize) -> Vec<Outcome> {
+    let proxy = Proxy::start(broker, fault).unwrap();
+    let run = Run {
+        target: Arc::new(Target::new(&format!("amqp://{}", proxy.address()), None, None).unwrap()),
+        profile: Profile::Rabbit43,
+        jobs,
+        strict_texts: fault.is_none_or(|fault| fault.is_soft),
+        known: Known::default(),
+    };
+    run.all(cases, |_| {})
+}
+
+fn failed(outcomes: &[Outcome]) -> Vec<&str> {
+    let failed = outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Fail);
+    failed.map(|outcome| outcome.case.id.as_str()).collect()
+}
+
+/// What comes of each fault, several at a time, in their order.
+fn each<T: Send>(faults: Vec<&'static Fault>, at_once: usize, play: impl Fn(&'static Fault) -> T + Sync) -> Vec<T> {
+    let queue = Mutex::new(faults.into_iter().enumerate().collect::<VecDeque<_>>());
+    let done = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| {
+                loop {
+                    let next = queue.lock().unwrap().pop_front();
+                    let Some((i, fault)) = next else { break };
+                    let outcome = play(fault);
+                    done.lock().unwrap().insert(i, outcome);
+                }
+            });
+        }
+    });
+    done.into_inner().unwrap().into_values().collect()
+}
+
+#[test]
+fn the_proxy_alone_changes_nothing() {
+    let outcomes = played(good_cases(), in_process::start(), None, JOBS / 2);
+    let bad = outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Fail);
+    let bad: Vec<String> = bad.map(|outcome| format!("{}: {}", outcome.case.id, outcome.reason)).collect();
+    assert!(bad.is_empty(), "{} of {} cases:\n{}", bad.len(), outcomes.len(), bad.join("\n"));
+}
+
+#[test]
+fn every_fault_is_caught() {
+    if let Ok(which) = std::env::var("LEVERET_RECORD_FAULTS") {
+        return record(&which);
+    }
+    let rows = parse(&std::fs::read_to_string(place("FAULTS.md")).unwrap());
+    let faults: Vec<_> = faults::all().map(|fault| (fault.name, fault.does)).collect();
+    let listed: Vec<_> = rows.iter().map(|row| (row.fault.as_str(), row.does.as_str())).collect();
+    assert_eq!(
+        listed, faults,
+        "FAULTS.md lists other faults than there are: record it anew (the head of this file says how)"
+    );
+    let cases: BTreeMap<String, Case> = good_cases().into_iter().map(|case| (case.id.clone(), case)).collect();
+    let broker = in_process::start();
+    let missed = each(faults::all().collect(), AT_ONCE, |fault| {
+        let row = rows.iter().find(|row| row.fault == fault.name).unwrap();
+        let named: Vec<Case> = row.cases.iter().filter_map(|id| cases.get(id)).cloned().collect();
+        let outcomes = played(named, broker, Some(fault), NAMED);
+        let failed: BTreeSet<&str> = failed(&outcomes).into_iter().collect();
+        let missed: Vec<&String> = row.cases.iter().filter(|id| !failed.contains(id.as_str())).collect();
+        match (failed.is_empty(), missed.is_empty()) {
+            (true, true) => Some(format!("{}: no case is named that catches it", fault.name)),
+            (_, false) => Some(format!("{}: not caught by {missed:?}", fault.name)),
+            _ => None,
+        }
+    });
+    let missed: Vec<String> = missed.into_iter().flatten().collect();
+    assert!(missed.is_empty(), "{} faults:\n{}", missed.len(), missed.join("\n"));
+}
+
+/// Plays every case with each fault and writes the table.
+fn record(which: &str) {
+    let broker = in_process::start();
+    let all = good_cases();
+    let sound: BTreeSet<String> = {
+        let outcomes = played(all.clone(), broker, None, JOBS);
+        let passed = outcomes.into_iter().filter(|outcome| outcome.verdict == Verdict::Pass);
+        passed.map(|outcome| outcome.case.id).collect()
+    };
+    let cases: Vec<Case> = all.into_iter().filter(|case| sound.contains(&case.id)).collect();
+    let old = parse(&std::fs::read_to_string(place("FAULTS.md")).unwrap_or_default());
+    let rows = each(faults::all().collect(), AT_ONCE / 4, |fault| {
+        let asked = which == "all" || which.split(',').any(|name| name == fault.name);
+        let known = old.iter().find(|row| row.fault == fault.name);
+        match known {
+            Some(row) if !asked => Row { does: fault.does.to_owned(), ..row.clone() },
+            _ => caught(fault, &cases, broker),
+        }
+    });
+    std::fs::write(place("FAULTS.md"), render(&rows)).unwrap();
+    let holes: Vec<&str> = rows.iter().filter(|row| row.cases.is_empty()).map(|row| row.fault.as_str()).collect();
+    assert!(holes.is_empty(), "{} faults that no case catches:\n{}", holes.len(), holes.join("\n"));
+}
+
+/// Who catches it: twice in a row, to be named.
+fn caught(fault: &'static Fault, cases: &[Case], broker: SocketAddr) -> Row {
+    let outcomes = played(cases.to_vec(), broker, Some(fault), JOBS);
+    let failed: BTreeSet<&str> = failed(&outcomes).into_iter().collect();
+    let mut suspects = cases.iter().filter(|case| failed.contains(case.id.as_str()));
+    let mut named = Vec::new();
+    while named.len() < NAMED
+        && let Some(case) = suspects.next()
+    {
+        let again = played(vec![case.clone()], broker, Some(fault), 1);
+        named.extend(
+            again.into_iter().filter(|outcome| outcome.verdict == Verdict::Fail).map(|outcome| outcome.case.id),
+        );
+    }
+    eprintln!("{}: {} cases, {named:?}", fault.name, failed.len());
+    Row { fault: fault.name.to_owned(), does: fault.does.to_owned(), cases: named, count: failed.len() }
+}

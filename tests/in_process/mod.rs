@@ -1,0 +1,24 @@
+//! A broker of the test program itself, for the conformance suite. It knows no case.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use leveret::store::simulated::SimulatedDisk;
+use leveret::{Broker, Config};
+
+/// Starts one that ends with the process.
+pub fn start() -> SocketAddr {
+    let (told, address) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let bind = vec!["127.0.0.1:0".parse().expect("an address")];
+            // What is persistent goes the whole way, to files that need no directory.
+            let disk = Arc::new(SimulatedDisk::new(1, 1 << 40));
+            let broker = Broker::start_on(Config { bind, ..Config::default() }, disk).await.expect("a broker");
+            told.send(broker.address()).expect("the address is waited for");
+            std::future::pending::<()>().await;
+        });
+    });
+    address.recv().expect("the broker starts")
+}
