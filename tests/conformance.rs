@@ -11,6 +11,7 @@ use conformance::profile::Profile;
 use conformance::runner::{Outcome, Run};
 use conformance::suite;
 use conformance::target::Target;
+use in_process::InProcess;
 
 /// Cases at once.
 const JOBS: usize = 16;
@@ -18,8 +19,9 @@ const JOBS: usize = 16;
 #[test]
 fn the_suite() {
     let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/known/leveret.toml");
+    let broker = InProcess::start();
     let run = Run {
-        target: Arc::new(Target::new(&format!("amqp://{}", in_process::start()), None, None).unwrap()),
+        target: Arc::new(Target::new(&format!("amqp://{}", broker.address()), None, None).unwrap()),
         profile: Profile::Rabbit43,
         jobs: JOBS,
         strict_texts: true,

@@ -78,7 +78,7 @@ pub(super) static FAULTS: &[Fault] = &[
         }
         link.pass(from, &unit);
     }),
-    Fault::answer("recover-ok-lost", "basic.recover-ok comes as basic.qos-ok.", "basic.recover-ok", |unit| {
+    Fault::answer("recover-ok-wrong", "basic.recover-ok comes as basic.qos-ok.", "basic.recover-ok", |unit| {
         unit.rename("basic.qos-ok");
     }),
 ];

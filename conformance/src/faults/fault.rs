@@ -72,6 +72,16 @@ impl Fault {
         Fault { name, does, is_soft: false, rule: Rule::Each(rule) }
     }
 
+    /// The names that it waits for.
+    #[cfg(test)]
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        match self.rule {
+            Rule::Edit(_, names, _) | Rule::Lose(_, names) => names.split(' ').collect(),
+            Rule::Ignore(method, answer) => vec![method, answer],
+            Rule::Each(_) => Vec::new(),
+        }
+    }
+
     /// Only reply texts are wrong.
     pub(super) const fn soft(self) -> Fault {
         Fault { is_soft: true, ..self }

@@ -30,11 +30,11 @@ pub(super) static FAULTS: &[Fault] = &[
     }),
     Fault::answer("locale-missing", "No locale is offered.", "connection.start", |unit| unit.set_text("locales", "")),
     Fault::silence("version-answer-lost", "A wrong protocol header is not answered with the right one.", "protocol"),
-    Fault::answer("tune-frame-max-0", "The broker offers frames of any size.", "connection.tune", |unit| {
-        unit.set_number("frame-max", 0);
+    Fault::each("tune-frame-max-0", "The broker offers frames of any size.", |link, from, unit| {
+        endless(link, from, unit, "frame-max");
     }),
-    Fault::answer("tune-channel-max-0", "The broker offers any number of channels.", "connection.tune", |unit| {
-        unit.set_number("channel-max", 0);
+    Fault::each("tune-channel-max-0", "The broker offers any number of channels.", |link, from, unit| {
+        endless(link, from, unit, "channel-max");
     }),
     Fault::answer("tune-heartbeat-0", "The broker offers no heartbeats.", "connection.tune", |unit| {
         unit.set_number("heartbeat", 0);
@@ -86,6 +86,22 @@ fn capabilities(unit: &mut Unit, change: impl FnOnce(&mut Vec<(Vec<u8>, Value)>)
             change(inner);
         }
     });
+}
+
+/// The broker offers 0, which means no limit; who takes it gets what the broker has.
+fn endless(link: &mut Link, from: Side, mut unit: Unit, limit: &str) {
+    if from == Side::Broker && unit.is("connection.tune") {
+        link.keep("tune", &unit);
+        unit.set_number(limit, 0);
+    }
+    if from == Side::Client
+        && unit.is("connection.tune-ok")
+        && unit.number(limit) == 0
+        && let Some(tune) = link.kept(0, "tune")
+    {
+        unit.set_number(limit, tune.number(limit));
+    }
+    link.pass(from, &unit);
 }
 
 /// Until connection.tune has come, connection.close is lost.

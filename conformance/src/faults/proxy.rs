@@ -12,10 +12,12 @@ use super::fault::Fault;
 use super::frame::{Contents, Frame, PROTOCOL, Unit};
 use super::link::{Link, Side};
 
-/// How long the rest of a frame is awaited before its beginning is passed on.
+/// How long the rest of a client's frame is awaited before its beginning is passed on: it may be all there is.
 const PARTIAL: Duration = Duration::from_millis(50);
+/// The same for a broker, which sends whole frames.
+const PARTIAL_OF_BROKER: Duration = Duration::from_secs(2);
 /// How long a fault may hold back what it waits to mix with something else.
-const HELD: Duration = Duration::from_millis(150);
+const HELD: Duration = Duration::from_millis(500);
 /// A frame that says it is larger is none; nothing is looked at behind it.
 const LARGEST: usize = 16 << 20;
 /// Octets read at once.
@@ -70,12 +72,15 @@ fn serve(client: TcpStream, broker: SocketAddr, fault: Option<&'static Fault>) -
     let broker = TcpStream::connect(broker)?;
     client.set_nodelay(true)?;
     broker.set_nodelay(true)?;
-    let readers = [(Side::Client, client.try_clone()?), (Side::Broker, broker.try_clone()?)];
+    let readers = [
+        (Side::Client, Pieces::new(client.try_clone()?, PARTIAL)),
+        (Side::Broker, Pieces::new(broker.try_clone()?, PARTIAL_OF_BROKER)),
+    ];
     let shared =
         Arc::new(Shared { fault, playing: Mutex::default(), client: Mutex::new(client), broker: Mutex::new(broker) });
-    for (side, stream) in readers {
+    for (side, mut pieces) in readers {
         let shared = shared.clone();
-        thread::spawn(move || shared.pump(side, &mut Pieces::new(stream)));
+        thread::spawn(move || shared.pump(side, &mut pieces));
     }
     Ok(())
 }
@@ -126,6 +131,10 @@ impl Shared {
                 return true;
             }
             Piece::Octets(octets) => {
+                if from == Side::Broker {
+                    contents.rest().iter().for_each(|unit| link.pass(from, unit));
+                    link.release();
+                }
                 link.pass_octets(from, &octets);
                 return false;
             }
@@ -166,6 +175,8 @@ enum Piece {
 /// Reads a socket frame by frame.
 struct Pieces {
     stream: TcpStream,
+    /// How long the rest of a frame is awaited.
+    patience: Duration,
     unread: Vec<u8>,
     /// Octets of `unread` that were passed on before their frame was whole.
     passed: usize,
@@ -174,8 +185,8 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn new(stream: TcpStream) -> Pieces {
-        Pieces { stream, unread: Vec::new(), passed: 0, is_lost: false }
+    fn new(stream: TcpStream, patience: Duration) -> Pieces {
+        Pieces { stream, patience, unread: Vec::new(), passed: 0, is_lost: false }
     }
 
     /// The next piece. `Quiet` comes only where somebody waits for it.
@@ -186,7 +197,7 @@ impl Pieces {
             }
             let is_partial = self.unread.len() > self.passed;
             let patience = match (is_partial, wants_quiet) {
-                (true, _) => Some(PARTIAL),
+                (true, _) => Some(self.patience),
                 (false, true) => Some(HELD),
                 (false, false) => None,
             };
