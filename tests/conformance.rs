@@ -1,7 +1,8 @@
 //! The conformance suite against a broker of this test program: every case that is not known to fail passes, and none that is.
 //! It knows nothing of how the broker is made. The suite itself, for any broker: `conformance/`.
 
-use std::net::SocketAddr;
+mod in_process;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,33 +11,17 @@ use conformance::profile::Profile;
 use conformance::runner::{Outcome, Run};
 use conformance::suite;
 use conformance::target::Target;
-use leveret::store::simulated::SimulatedDisk;
-use leveret::{Broker, Config};
+use in_process::InProcess;
 
 /// Cases at once.
 const JOBS: usize = 16;
 
-fn start_leveret() -> SocketAddr {
-    let (told, address) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(async {
-            let bind = vec!["127.0.0.1:0".parse().expect("an address")];
-            // What is persistent goes the whole way, to files that need no directory.
-            let disk = Arc::new(SimulatedDisk::new(1, 1 << 40));
-            let broker = Broker::start_on(Config { bind, ..Config::default() }, disk).await.expect("a broker");
-            told.send(broker.address()).expect("the address is waited for");
-            std::future::pending::<()>().await;
-        });
-    });
-    address.recv().expect("the broker starts")
-}
-
 #[test]
 fn the_suite() {
     let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/known/leveret.toml");
+    let broker = InProcess::start();
     let run = Run {
-        target: Arc::new(Target::new(&format!("amqp://{}", start_leveret()), None, None).unwrap()),
+        target: Arc::new(Target::new(&format!("amqp://{}", broker.address()), None, None).unwrap()),
         profile: Profile::Rabbit43,
         jobs: JOBS,
         strict_texts: true,

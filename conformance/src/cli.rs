@@ -9,6 +9,7 @@ use std::time::Instant;
 use clap::{Args, Parser, Subcommand};
 
 use crate::case::Case;
+use crate::faults::{self, proxy::Proxy};
 use crate::known::Known;
 use crate::play::{Stage, draft};
 use crate::profile::Profile;
@@ -77,6 +78,9 @@ struct RunArgs {
     /// A wrong reply text fails a case; else it is only told.
     #[arg(long)]
     strict_texts: bool,
+    /// Plays a fault of FAULTS.md between the suite and the broker, to see who catches it.
+    #[arg(long, value_name = "NAME")]
+    fault: Option<String>,
     /// Takes the cases of a directory instead of those in the program.
     #[arg(long)]
     cases: Option<PathBuf>,
@@ -122,6 +126,15 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
     std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
+/// Puts a proxy that plays a fault in the broker's place.
+fn play_fault(name: &str, target: &mut Target) -> Result<Proxy, String> {
+    let fault = faults::all().find(|fault| fault.name == name);
+    let fault = fault.ok_or_else(|| format!("no fault `{name}`: FAULTS.md lists them"))?;
+    let proxy = Proxy::start(target.address, Some(fault)).map_err(|error| format!("no proxy: {error}"))?;
+    target.address = proxy.address();
+    Ok(proxy)
+}
+
 fn run(args: &RunArgs) -> Result<i32, String> {
     let mut cases = match &args.cases {
         Some(directory) => suite::cases_of(directory)?,
@@ -139,7 +152,7 @@ fn run(args: &RunArgs) -> Result<i32, String> {
         cases.iter().for_each(|case| say(&format!("{}  {}  [{}]", case.id, case.claim, case.source)));
         return Ok(0);
     }
-    let target = Target::new(&args.url, args.http.as_deref(), args.restart_cmd.as_deref())?;
+    let mut target = Target::new(&args.url, args.http.as_deref(), args.restart_cmd.as_deref())?;
     if args.draft {
         return print_drafts(&cases, target, args.profile);
     }
@@ -155,6 +168,7 @@ fn run(args: &RunArgs) -> Result<i32, String> {
     let name = args.name.clone().unwrap_or_else(|| format!("{} {}", introduction.product, introduction.version));
     target.login().map_err(|why| format!("cannot log in as {}: {why}", target.account.user))?;
     say(&format!("{} cases against {name} ({})", cases.len(), args.url));
+    let _proxy = args.fault.as_deref().map(|name| play_fault(name, &mut target)).transpose()?;
     let (start, total) = (Instant::now(), cases.len());
     let run = Run {
         target: Arc::new(target),

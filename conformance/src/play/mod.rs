@@ -2,6 +2,7 @@
 //! It knows no report and no other case; `FORMAT.md` describes the steps.
 
 mod admin;
+mod confirms;
 mod content;
 mod sums;
 mod text;
@@ -247,6 +248,7 @@ impl<'a> Play<'a> {
             "skip" => self.skip(number(cursor.item())?),
             "unordered" => self.unordered(number(cursor.item())?),
             "msg" => self.messages(&mut cursor),
+            "confirmed" => self.confirmed(&mut cursor),
             "tally" => self.tally(&mut cursor),
             "get" => self.get(&mut cursor),
             "store" => self.store(cursor.rest()),
