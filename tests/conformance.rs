@@ -51,7 +51,7 @@ fn the_suite() {
 }
 
 fn told(outcome: &Outcome) -> String {
-    let talk = outcome.failure.as_ref().map(|failure| failure.talk.join("\n    ")).unwrap_or_default();
+    let talk = outcome.talk.join("\n    ");
     let known = outcome.known.as_deref().map(|why| format!(" passes, but is listed: {why}")).unwrap_or_default();
     format!("{}{known}\n  {}\n    {talk}\n  {}", outcome.case.id, outcome.case.claim, outcome.reason)
 }

@@ -1,4 +1,4 @@
-//! The house rules that no compiler checks, read off the text of `src/`: who may import whom, who may name what, and how long
+//! The house rules that no compiler checks, read off the text of `src/` and `conformance/src/`: who may import whom, who may name what, and how long
 //! things may be. It knows only as much of Rust's grammar as that takes, and relies on rustfmt for the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,6 +64,22 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("dbg!(", &[]),
 ];
 
+/// What nobody may name in the conformance suite, which has no floors.
+const SUITE_FORBIDDEN: &[&str] = &[
+    "leveret",
+    "tokio",
+    "#[allow(",
+    "#![allow(",
+    "unsafe ",
+    ".unwrap()",
+    ".expect(",
+    "panic!(",
+    "unreachable!(",
+    "todo!(",
+    "println!(",
+    "dbg!(",
+];
+
 /// The parts that only decide, and what they do not name.
 const PURE: &[&str] = &[
     "queue/core.rs",
@@ -109,8 +125,18 @@ fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
     found.sort();
 }
 
+/// The broker's house.
 fn house() -> Vec<File> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    house_at("src")
+}
+
+/// The suite's, next door.
+fn suite() -> Vec<File> {
+    house_at("conformance/src")
+}
+
+fn house_at(place: &str) -> Vec<File> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(place);
     let mut paths = Vec::new();
     rust_files(&root, &mut paths);
     // A file of tests alone is no room of the house.
@@ -334,11 +360,15 @@ fn imports_name_the_file_that_defines() {
 
 #[test]
 fn no_circle_of_files() {
-    let files = house();
+    none(circles(&house()));
+    none(circles(&suite()));
+}
+
+fn circles(files: &[File]) -> Vec<String> {
     let mut edges: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for file in rooms(&files) {
+    for file in rooms(files) {
         let paths = file.paths();
-        let targets = paths.iter().filter_map(|path| resolve(&files, path)).map(|(target, _)| target.name.as_str());
+        let targets = paths.iter().filter_map(|path| resolve(files, path)).map(|(target, _)| target.name.as_str());
         edges.insert(&file.name, targets.filter(|target| *target != file.name).collect());
     }
     let reached: BTreeMap<&str, BTreeSet<&str>> = edges.keys().map(|from| (*from, reach(&edges, from))).collect();
@@ -347,7 +377,7 @@ fn no_circle_of_files() {
         edges.keys().filter(both).copied().collect()
     };
     let circles: BTreeSet<Vec<&str>> = edges.keys().map(circle).filter(|circle| !circle.is_empty()).collect();
-    none(circles.iter().map(|circle| circle.join(" <-> ")).collect());
+    circles.iter().map(|circle| circle.join(" <-> ")).collect()
 }
 
 /// Everything that imports lead to from there, in one step or more.
@@ -381,6 +411,16 @@ fn names_stay_where_they_belong() {
 }
 
 #[test]
+fn the_suite_knows_no_broker_and_never_panics() {
+    let mut faults = Vec::new();
+    for file in suite() {
+        let named = SUITE_FORBIDDEN.iter().filter(|name| file.code.contains(**name));
+        faults.extend(named.map(|name| format!("conformance: {} names `{}`", file.name, name.trim_end())));
+    }
+    none(faults);
+}
+
+#[test]
 fn what_decides_knows_no_world() {
     let files = house();
     for place in PURE {
@@ -397,7 +437,9 @@ fn what_decides_knows_no_world() {
 #[test]
 fn every_file_says_what_it_is() {
     let mut paths = Vec::new();
-    for directory in ["src", "tests", "examples", "benches", "fuzz/fuzz_targets"] {
+    for directory in
+        ["src", "tests", "examples", "benches", "fuzz/fuzz_targets", "conformance/src", "conformance/tests"]
+    {
         rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(directory), &mut paths);
     }
     let silent = |path: &&PathBuf| {
@@ -411,7 +453,7 @@ fn every_file_says_what_it_is() {
 #[test]
 fn files_and_functions_are_short() {
     let mut faults = Vec::new();
-    for file in house() {
+    for file in house().into_iter().chain(suite()) {
         let lines: Vec<&str> = before_tests(&file.text).lines().collect();
         if lines.len() > FILE_LINES {
             faults.push(format!("{}: {} lines without tests, {FILE_LINES} are allowed", file.name, lines.len()));

@@ -52,7 +52,7 @@ impl Case {
     /// Whether a pattern of `--only` means it: a part of its id, or with `*` the whole of it.
     pub fn is_meant(&self, pattern: &str) -> bool {
         if pattern.contains('*') {
-            return crate::expect::glob(pattern, &self.id, "*");
+            return crate::glob::glob(pattern, &self.id, "*");
         }
         self.id == pattern || self.id.contains(pattern)
     }

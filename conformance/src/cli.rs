@@ -12,7 +12,7 @@ use crate::case::Case;
 use crate::known::Known;
 use crate::play::{Stage, draft};
 use crate::profile::Profile;
-use crate::report::{Report, html, junit};
+use crate::report::{Report, html, junit, svg};
 use crate::restart::Restarts;
 use crate::runner::{Outcome, Run, Verdict};
 use crate::suite;
@@ -39,6 +39,9 @@ enum Command {
         /// Where the page goes.
         #[arg(long)]
         html: PathBuf,
+        /// Where a picture of the summary goes.
+        #[arg(long)]
+        svg: Option<PathBuf>,
     },
 }
 
@@ -50,6 +53,9 @@ struct RunArgs {
     /// Its management API, such as http://127.0.0.1:15672; without it, cases that need it are skipped.
     #[arg(long)]
     http: Option<String>,
+    /// What reports call the broker, such as "LavinMQ 2.9"; without it, what it calls itself.
+    #[arg(long)]
+    name: Option<String>,
     /// Only cases whose id holds this, or is it where it has a `*`; repeat for more.
     #[arg(long)]
     only: Vec<String>,
@@ -74,6 +80,9 @@ struct RunArgs {
     /// Takes the cases of a directory instead of those in the program.
     #[arg(long)]
     cases: Option<PathBuf>,
+    /// Prints the conversation of every case, not only of those that fail.
+    #[arg(long)]
+    show: bool,
     /// Lists the cases and runs none.
     #[arg(long)]
     list: bool,
@@ -86,7 +95,7 @@ struct RunArgs {
 pub fn main() -> i32 {
     let cli = Cli::parse();
     let outcome = match &cli.command {
-        Some(Command::Compare { reports, html }) => compare(reports, html),
+        Some(Command::Compare { reports, html, svg }) => compare(reports, html, svg.as_deref()),
         None => run(&cli.run),
     };
     outcome.unwrap_or_else(|why| {
@@ -100,9 +109,12 @@ fn say(line: &str) {
     let _written = writeln!(std::io::stdout().lock(), "{line}");
 }
 
-fn compare(reports: &[PathBuf], html: &Path) -> Result<i32, String> {
+fn compare(reports: &[PathBuf], html: &Path, svg: Option<&Path>) -> Result<i32, String> {
     let reports = reports.iter().map(|path| Report::read(path)).collect::<Result<Vec<_>, _>>()?;
     write(html, &html::page(&reports))?;
+    if let Some(svg) = svg {
+        write(svg, &svg::picture(&reports))?;
+    }
     Ok(0)
 }
 
@@ -140,8 +152,9 @@ fn run(args: &RunArgs) -> Result<i32, String> {
         return Err(format!("no case is called {}", args.only.join(" or ")));
     }
     let introduction = target.introduction()?;
+    let name = args.name.clone().unwrap_or_else(|| format!("{} {}", introduction.product, introduction.version));
     target.login().map_err(|why| format!("cannot log in as {}: {why}", target.account.user))?;
-    say(&format!("{} cases against {} {} ({})", cases.len(), introduction.product, introduction.version, args.url));
+    say(&format!("{} cases against {name} ({})", cases.len(), args.url));
     let (start, total) = (Instant::now(), cases.len());
     let run = Run {
         target: Arc::new(target),
@@ -153,7 +166,7 @@ fn run(args: &RunArgs) -> Result<i32, String> {
     let mut progress = Progress { total, done: 0, bad: 0, live: std::io::stdout().is_terminal() };
     let outcomes = run.all(cases, |outcome| progress.tell(outcome, args));
     progress.end();
-    let report = Report::new(&introduction, args.profile, &outcomes);
+    let report = Report::new(&name, &introduction, args.profile, &outcomes);
     for pair in args.report.chunks(2) {
         if let [kind, path] = pair {
             let text = match kind.as_str() {
@@ -182,6 +195,12 @@ impl Progress {
             self.bad += 1;
             self.clear();
             say(&failure(outcome, args));
+        } else if args.show {
+            self.clear();
+            let verdict = outcome.verdict.name().to_uppercase();
+            say(&format!("\n{verdict}  {}\n  {} [{}]", outcome.case.id, outcome.case.claim, outcome.case.source));
+            outcome.talk.iter().for_each(|line| say(&format!("  {line}")));
+            outcome.reason.lines().for_each(|line| say(&format!("  {line}")));
         }
         if self.live {
             let mut out = std::io::stdout().lock();
@@ -207,18 +226,16 @@ impl Progress {
 fn failure(outcome: &Outcome, args: &RunArgs) -> String {
     let case = &outcome.case;
     let mut lines = vec![String::new()];
-    match (&outcome.known, &outcome.failure) {
-        (Some(known), _) => {
+    match &outcome.known {
+        Some(known) => {
             lines.push(format!("PASSES, BUT IS LISTED  {}", case.id));
             lines.push(format!("  {}", case.claim));
             lines.push(format!("  the list says: {known}"));
         }
-        (None, failure) => {
+        None => {
             lines.push(format!("FAIL  {}", case.id));
             lines.push(format!("  {} [{}]", case.claim, case.source));
-            if let Some(failure) = failure {
-                lines.extend(failure.talk.iter().map(|line| format!("  {line}")));
-            }
+            lines.extend(outcome.talk.iter().map(|line| format!("  {line}")));
             lines.extend(outcome.reason.lines().map(|line| format!("  {line}")));
         }
     }
@@ -274,7 +291,7 @@ fn print_drafts(cases: &[Case], target: Target, profile: Profile) -> Result<i32,
     let target = Arc::new(target);
     for case in cases {
         let restarts = Arc::new(Restarts::new(target.clone()));
-        restarts.expect(1);
+        restarts.announce(1);
         let stage = Stage { target: target.clone(), profile, restarts };
         let draft = draft(case, &stage);
         let id = case.id.split_once('.').map_or(case.id.as_str(), |(_, id)| id);

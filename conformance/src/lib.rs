@@ -6,6 +6,7 @@ pub mod capabilities;
 pub mod case;
 pub mod cli;
 pub mod expect;
+pub mod glob;
 pub mod known;
 pub mod peer;
 pub mod play;

@@ -32,7 +32,7 @@ impl Restarts {
     }
 
     /// So many cases will run that may ask for a restart.
-    pub fn expect(&self, cases: usize) {
+    pub fn announce(&self, cases: usize) {
         self.meeting().running += cases;
     }
 

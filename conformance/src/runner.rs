@@ -48,8 +48,8 @@ pub struct Outcome {
     pub texts: Vec<String>,
     /// The list's reason, if this case is known to fail.
     pub known: Option<String>,
-    /// Where it failed, with the conversation.
-    pub failure: Option<Failure>,
+    /// The conversation, frame by frame, as far as it went.
+    pub talk: Vec<String>,
     /// How long it took, in milliseconds.
     pub ms: u128,
 }
@@ -107,7 +107,7 @@ impl Run {
         done: &mut impl FnMut(usize, Outcome),
     ) {
         let restarts = Arc::new(Restarts::new(self.target.clone()));
-        restarts.expect(cases.len());
+        restarts.announce(cases.len());
         let stage = Stage { target: self.target.clone(), profile: self.profile, restarts };
         let queue = Mutex::new(VecDeque::from(cases));
         thread::scope(|scope| {
@@ -134,26 +134,27 @@ impl Run {
     fn one(&self, case: Case, stage: &Stage, capabilities: &Capabilities) -> Outcome {
         let start = Instant::now();
         let known = self.known.reason(&case.id).map(str::to_owned);
-        let (mut texts, mut failure) = (Vec::new(), None);
+        let (mut texts, mut talk) = (Vec::new(), Vec::new());
         let (verdict, reason) = if !case.belongs_to(self.profile) {
             (Verdict::Skipped, format!("not claimed by the profile {}", self.profile))
         } else if let Err(why) = capabilities.offer(&self.target, &case.needs) {
             (Verdict::Skipped, why)
         } else {
-            match play(&case, stage) {
-                Ending::Passed { texts: none } if none.is_empty() => (Verdict::Pass, String::new()),
-                Ending::Passed { texts: some } => {
-                    texts = some;
-                    let verdict = if self.strict_texts { Verdict::Fail } else { Verdict::Pass };
-                    (verdict, format!("reply text: {}", texts.join("; ")))
+            let ending = play(&case, stage);
+            match ending {
+                Ending::Passed { texts: off, talk: all } => {
+                    (texts, talk) = (off, all);
+                    let verdict = if self.strict_texts && !texts.is_empty() { Verdict::Fail } else { Verdict::Pass };
+                    let reason =
+                        if texts.is_empty() { String::new() } else { format!("reply text: {}", texts.join("; ")) };
+                    (verdict, reason)
                 }
-                Ending::Failed(where_) => {
-                    let reason = format!("line {}: {}: {}", where_.line, where_.step, where_.why);
-                    failure = Some(where_);
-                    (Verdict::Fail, reason)
+                Ending::Failed(Failure { line, step, why, talk: all }) => {
+                    talk = all;
+                    (Verdict::Fail, format!("line {line}: {step}: {why}"))
                 }
             }
         };
-        Outcome { case, verdict, reason, texts, known, failure, ms: start.elapsed().as_millis() }
+        Outcome { case, verdict, reason, texts, known, talk, ms: start.elapsed().as_millis() }
     }
 }

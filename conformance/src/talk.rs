@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::peer::Heard;
 use crate::peer::value::{Hex, Reader};
+use crate::peer::{Heard, Listener};
 
 /// Lines kept; what comes after is counted. A case says far less.
 const LINES: usize = 2_000;
@@ -34,18 +34,6 @@ impl Talk {
         Talk { connection: connection.to_owned(), ..self.clone() }
     }
 
-    /// Notes octets that the client sends, a line for each frame.
-    pub fn sent(&self, octets: &[u8]) {
-        for line in frames(octets) {
-            self.note("->", &line);
-        }
-    }
-
-    /// Notes what came from the broker.
-    pub fn heard(&self, heard: &Heard) {
-        self.note("<-", &heard.to_string());
-    }
-
     /// Notes anything else: a request over HTTP, a restart.
     pub fn note(&self, direction: &str, line: &str) {
         let mut page = self.page.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,6 +46,19 @@ impl Talk {
     /// Every line so far.
     pub fn lines(&self) -> Vec<String> {
         self.page.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Listener for Talk {
+    /// A line for each frame.
+    fn sent(&self, octets: &[u8]) {
+        for line in frames(octets) {
+            self.note("->", &line);
+        }
+    }
+
+    fn heard(&self, heard: &Heard) {
+        self.note("<-", &heard.to_string());
     }
 }
 

@@ -10,7 +10,6 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::talk::Talk;
 use text::{Fields, fields};
 use value::{Quoted, Reader, Sum, Value};
 
@@ -140,7 +139,15 @@ pub struct Peer {
     pub frame_max: usize,
     /// Whom `login` names unless told otherwise.
     pub account: Account,
-    talk: Option<Talk>,
+    listener: Option<Box<dyn Listener>>,
+}
+
+/// Who is told what a connection says and hears.
+pub trait Listener: Send {
+    /// Octets that are about to be sent.
+    fn sent(&self, octets: &[u8]);
+    /// What came from the broker.
+    fn heard(&self, heard: &Heard);
 }
 
 /// Who logs in, and where to.
@@ -175,7 +182,7 @@ impl Peer {
             patience: PATIENCE,
             frame_max: 131_072,
             account: Account::default(),
-            talk: None,
+            listener: None,
         })
     }
 
@@ -186,9 +193,9 @@ impl Peer {
         Ok(peer)
     }
 
-    /// Notes every frame from here on.
-    pub fn noted(mut self, talk: Talk) -> Peer {
-        self.talk = Some(talk);
+    /// Has every frame from here on told to somebody.
+    pub fn heard_by(mut self, listener: Box<dyn Listener>) -> Peer {
+        self.listener = Some(listener);
         self
     }
 
@@ -250,8 +257,8 @@ impl Peer {
 
     /// Octets as they are.
     pub fn send_octets(&mut self, octets: &[u8]) -> Result<(), String> {
-        if let Some(talk) = &self.talk {
-            talk.sent(octets);
+        if let Some(listener) = &self.listener {
+            listener.sent(octets);
         }
         self.stream.write_all(octets).map_err(|error| format!("write: {:?}", error.kind()))
     }
@@ -315,8 +322,8 @@ impl Peer {
     /// The next frame, or what else happens until the deadline.
     pub fn read(&mut self, deadline: Instant) -> Heard {
         let heard = self.read_on(deadline);
-        if let Some(talk) = &self.talk {
-            talk.heard(&heard);
+        if let Some(listener) = &self.listener {
+            listener.heard(&heard);
         }
         heard
     }

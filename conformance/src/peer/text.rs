@@ -40,7 +40,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn expect(&mut self, token: char) -> Result<(), String> {
+    fn demand(&mut self, token: char) -> Result<(), String> {
         if self.eat(token) {
             return Ok(());
         }
@@ -71,7 +71,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn quoted(&mut self) -> Result<Vec<u8>, String> {
-        self.expect('"')?;
+        self.demand('"')?;
         let mut out = Vec::new();
         let mut chars = self.rest.char_indices();
         while let Some((i, c)) = chars.next() {
@@ -133,7 +133,7 @@ impl<'a> Cursor<'a> {
 
     /// `{name: value, ...}`
     pub fn table(&mut self) -> Result<Value, String> {
-        self.expect('{')?;
+        self.demand('{')?;
         let mut pairs = Vec::new();
         loop {
             self.skip_space();
@@ -141,7 +141,7 @@ impl<'a> Cursor<'a> {
                 return Ok(Value::Table(pairs));
             }
             let name = self.string()?;
-            self.expect(':')?;
+            self.demand(':')?;
             self.skip_space();
             pairs.push((name, self.value()?));
             self.skip_space();
@@ -155,7 +155,7 @@ impl<'a> Cursor<'a> {
             Some('{') => return self.table(),
             Some('"') => return Ok(Value::Str(self.quoted()?)),
             Some('[') => {
-                self.expect('[')?;
+                self.demand('[')?;
                 let mut items = Vec::new();
                 loop {
                     self.skip_space();

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::wire::{channel_of, is_over, sent_or_closed};
-use super::{Play, all_fields};
+use super::Play;
+use super::text::{all_fields, channel_of, is_over, publication, sent_or_closed};
 use crate::peer::text::{Cursor, Fields, fields, number};
 use crate::peer::value::{Quoted, Sum, Value};
 use crate::peer::{Heard, PATIENCE, method};
@@ -171,29 +171,5 @@ fn in_braces(properties: &Fields) -> String {
     match properties.is_empty() {
         true => String::new(),
         false => format!(" {{{}}}", method::render(properties).trim_start()),
-    }
-}
-
-/// `exchange=e key=k props={..} body=".."` as fields of the method, properties and body.
-pub(super) fn publication(text: &str) -> Result<(Fields, Fields, Vec<u8>), String> {
-    let (mut method, mut properties, mut body) = (Fields::new(), Fields::new(), Vec::new());
-    for (name, value) in fields(text)? {
-        match (name.as_str(), value) {
-            ("props", value) => properties = properties_of(value)?,
-            ("body", Value::Str(text)) => body = text,
-            ("body", other) => body = other.to_string().into_bytes(),
-            ("key", value) => method.push(("routing-key".to_owned(), value)),
-            (_, value) => method.push((name, value)),
-        }
-    }
-    Ok((method, properties, body))
-}
-
-pub(super) fn properties_of(value: Value) -> Result<Fields, String> {
-    match value {
-        Value::Table(pairs) => {
-            Ok(pairs.into_iter().map(|(name, value)| (String::from_utf8_lossy(&name).into_owned(), value)).collect())
-        }
-        _ => Err("props={..} expected".to_owned()),
     }
 }

@@ -4,6 +4,7 @@
 mod admin;
 mod content;
 mod sums;
+mod text;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::case::{Case, Step};
 use crate::expect::{self, Fit};
-use crate::peer::text::{Cursor, fields, number};
+use crate::peer::text::{Cursor, number};
 use crate::peer::value::Value;
 use crate::peer::{CLIENT_PROPERTIES, Heard, Peer};
 use crate::profile::Profile;
@@ -45,6 +46,8 @@ pub enum Ending {
     Passed {
         /// Each as expected and as heard.
         texts: Vec<String>,
+        /// The conversation.
+        talk: Vec<String>,
     },
     /// Something else was heard, or a step could not be done.
     Failed(Failure),
@@ -163,7 +166,7 @@ impl<'a> Play<'a> {
             let why = format!("heard what the case says nothing of\n    {}", self.lines.join("\n    "));
             return self.failed(step, why);
         }
-        Ending::Passed { texts }
+        Ending::Passed { texts, talk: self.talk.lines() }
     }
 
     fn failed(&self, step: &Step, why: String) -> Ending {
@@ -264,7 +267,7 @@ impl<'a> Play<'a> {
     fn connect(&mut self) -> Result<(), String> {
         let target = &self.stage.target;
         let peer = Peer::connect(target.address).map_err(|error| format!("connect: {error}"))?;
-        let mut peer = peer.noted(self.talk.on(&self.current));
+        let mut peer = peer.heard_by(Box::new(self.talk.on(&self.current)));
         peer.account = target.account.clone();
         self.peers.insert(self.current.clone(), peer);
         Ok(())
@@ -403,9 +406,4 @@ impl<'a> Play<'a> {
         self.talk.note("--", "the broker is back");
         outcome
     }
-}
-
-/// `k=v ...` as fields, for steps that take nothing else.
-fn all_fields(cursor: &Cursor<'_>) -> Result<crate::peer::text::Fields, String> {
-    fields(cursor.rest())
 }

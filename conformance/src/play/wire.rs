@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::content::{properties_of, publication};
-use super::{Play, all_fields};
+use super::Play;
+use super::text::{all_fields, bytes, channel_of, is_over, octets, properties_of, publication, sent_or_closed};
 use crate::peer::text::{Cursor, Fields, hex, number};
 use crate::peer::value::Value;
 use crate::peer::{Heard, PATIENCE, frame, header, method};
@@ -236,48 +236,4 @@ impl Play<'_> {
             self.declared.push((kind, name));
         }
     }
-}
-
-/// `on CH`, or any channel.
-pub(super) fn channel_of(cursor: &mut Cursor<'_>) -> Result<Option<u16>, String> {
-    match cursor.item() {
-        "" => Ok(None),
-        "on" => number(cursor.item()).map(Some),
-        other => Err(format!("`on CH` expected, not `{other}`")),
-    }
-}
-
-pub(super) fn is_over(heard: &Heard) -> bool {
-    matches!(heard, Heard::Closed | Heard::Timeout)
-}
-
-/// A write to a socket that was closed says so only at the second write, or never: it is not heard.
-pub(super) fn sent_or_closed(sent: Result<(), String>) -> Result<(), String> {
-    match sent {
-        Err(why) if !why.starts_with("write:") => Err(why),
-        _ => Ok(()),
-    }
-}
-
-fn bytes(value: &Value) -> Vec<u8> {
-    match value {
-        Value::Str(text) => text.clone(),
-        other => other.to_string().into_bytes(),
-    }
-}
-
-/// Octets as hexadecimal words and quoted strings, up to the first `name=value`.
-fn octets(cursor: &mut Cursor<'_>) -> Result<Vec<u8>, String> {
-    let mut out = Vec::new();
-    while !cursor.is_done() {
-        if cursor.rest().starts_with('"') {
-            out.extend(cursor.string()?);
-        } else if cursor.rest().starts_with("end=") || cursor.rest().starts_with("size=") {
-            break;
-        } else {
-            out.extend(hex(cursor.word())?);
-        }
-        cursor.item_end();
-    }
-    Ok(out)
 }

@@ -46,13 +46,20 @@ pub fn page(reports: &[Report]) -> String {
 }
 
 /// A case and what each run says of it.
-struct Row<'a> {
+pub(super) struct Row<'a> {
     first: &'a Line,
     runs: Vec<Option<&'a Line>>,
 }
 
+impl<'a> Row<'a> {
+    /// What one run says, if it knows the case.
+    pub(super) fn run(&self, run: usize) -> Option<&'a Line> {
+        self.runs.get(run).copied().flatten()
+    }
+}
+
 /// Areas in the order of the suite, their cases likewise.
-fn rows(reports: &[Report]) -> Vec<(&str, Vec<Row<'_>>)> {
+pub(super) fn rows(reports: &[Report]) -> Vec<(&str, Vec<Row<'_>>)> {
     let mut areas: Vec<(&str, Vec<Row<'_>>)> = Vec::new();
     let mut places: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for (run, report) in reports.iter().enumerate() {
@@ -97,7 +104,7 @@ fn summary(out: &mut String, reports: &[Report], rows: &[(&str, Vec<Row<'_>>)]) 
     for (area, cases) in rows {
         let _written = write!(body, "<tr><td><a href=\"#{0}\">{0}</a></td>", escaped(area));
         for (run, sum) in sums.iter_mut().enumerate() {
-            let lines = || cases.iter().filter_map(|row| row.runs.get(run).copied().flatten());
+            let lines = || cases.iter().filter_map(|row| row.run(run));
             let tried = lines().filter(|line| !line.skipped()).count();
             let passed = lines().filter(|line| line.passed()).count();
             *sum = (sum.0 + passed, sum.1 + tried);
@@ -125,9 +132,8 @@ fn header(out: &mut String, reports: &[Report]) {
         let broker = &report.broker;
         let _written = write!(
             out,
-            "<th>{} {}<small>{}, {}</small></th>",
-            escaped(&broker.product),
-            escaped(&broker.version),
+            "<th>{}<small>{}, {}</small></th>",
+            escaped(&broker.name),
             escaped(&broker.profile),
             escaped(&broker.date)
         );

@@ -12,9 +12,8 @@ pub fn xml(report: &Report) -> String {
     for line in &report.cases {
         areas.entry(&line.area).or_default().push(line);
     }
-    let broker = &report.broker;
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-    let name = escaped(&format!("{} {}", broker.product, broker.version));
+    let name = escaped(&report.broker.name);
     let _written = writeln!(out, "<testsuites name=\"{name}\">");
     for (area, lines) in areas {
         let count = |wanted: fn(&Line) -> bool| lines.iter().filter(|line| wanted(line)).count();

@@ -2,6 +2,7 @@
 
 pub mod html;
 pub mod junit;
+pub mod svg;
 
 use std::path::Path;
 
@@ -23,6 +24,8 @@ pub struct Report {
 /// The broker of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Broker {
+    /// What the reader knows it by.
+    pub name: String,
     /// `product` of its server-properties.
     pub product: String,
     /// `version` of its server-properties.
@@ -62,8 +65,9 @@ pub struct Line {
 
 impl Report {
     /// From what a run found.
-    pub fn new(introduction: &Introduction, profile: Profile, outcomes: &[Outcome]) -> Report {
+    pub fn new(name: &str, introduction: &Introduction, profile: Profile, outcomes: &[Outcome]) -> Report {
         let broker = Broker {
+            name: name.to_owned(),
             product: introduction.product.clone(),
             version: introduction.version.clone(),
             profile: profile.to_string(),
@@ -107,7 +111,7 @@ fn line(outcome: &Outcome) -> Line {
         ms: u64::try_from(outcome.ms).unwrap_or(u64::MAX),
         texts: outcome.texts.is_empty(),
         known: outcome.known.clone(),
-        conversation: outcome.failure.as_ref().map(|failure| failure.talk.clone()).unwrap_or_default(),
+        conversation: if outcome.verdict == Verdict::Fail { outcome.talk.clone() } else { Vec::new() },
     }
 }
 
