@@ -293,7 +293,7 @@ impl<'a> Play<'a> {
             let found = self.answer.pointer(pointer).ok_or_else(|| format!("no {pointer} in {}", self.answer))?;
             return Ok(found.as_str().map_or_else(|| found.to_string(), str::to_owned));
         }
-        let value = self.found(what);
+        let value = self.last.at(what);
         match value {
             Some(Value::Str(text)) => Ok(String::from_utf8_lossy(text).into_owned()),
             Some(Value::I8(_) | Value::I16(_) | Value::I32(_) | Value::I64(_) | Value::Timestamp(_)) => {
@@ -305,23 +305,12 @@ impl<'a> Play<'a> {
         }
     }
 
-    /// What is at a path of the last frame: a field, or what is in it.
-    fn found(&self, path: &str) -> Option<&Value> {
-        let mut path = path.split('/');
-        let first = self.last.field(path.next().unwrap_or(""));
-        path.fold(first, |value, part| match value {
-            Some(Value::Table(pairs)) => pairs.iter().find(|(name, _)| name == part.as_bytes()).map(|(_, v)| v),
-            Some(Value::Array(items)) => part.parse().ok().and_then(|i: usize| items.get(i)),
-            _ => None,
-        })
-    }
-
     /// `show PATH NAME ...`: notes entries of a table of the last frame, in whatever order it has them.
     fn show(&mut self, cursor: &mut Cursor<'_>) {
         let path = cursor.item().to_owned();
         let mut line = "show".to_owned();
         for name in cursor.rest().split_whitespace() {
-            let value = self.found(&format!("{path}/{name}")).map_or_else(|| "none".to_owned(), Value::to_string);
+            let value = self.last.at(&format!("{path}/{name}")).map_or_else(|| "none".to_owned(), Value::to_string);
             line += &format!(" {name}={value}");
         }
         self.note(&line);
