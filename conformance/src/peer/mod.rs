@@ -71,6 +71,17 @@ impl Heard {
         }
     }
 
+    /// What is at a path: a field, or what is in it, as `headers/x-death/0/count`.
+    pub fn at(&self, path: &str) -> Option<&Value> {
+        let mut path = path.split('/');
+        let first = self.field(path.next().unwrap_or(""));
+        path.fold(first, |value, part| match value {
+            Some(Value::Table(pairs)) => pairs.iter().find(|(name, _)| name == part.as_bytes()).map(|(_, v)| v),
+            Some(Value::Array(items)) => part.parse().ok().and_then(|i: usize| items.get(i)),
+            _ => None,
+        })
+    }
+
     /// The payload of one frame.
     pub(crate) fn parse(kind: u8, channel: u16, payload: &[u8]) -> Result<Heard, String> {
         Ok(match kind {
@@ -385,6 +396,17 @@ pub fn header(channel: u16, class: u16, weight: u16, size: u64, properties: &Fie
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_path_goes_into_tables_and_arrays() {
+        let entry = Value::Table(vec![(b"count".to_vec(), Value::I64(2))]);
+        let headers = Value::Table(vec![(b"x-death".to_vec(), Value::Array(vec![entry]))]);
+        let heard = Heard::Header(1, 60, 0, vec![("headers".to_owned(), headers)]);
+        assert_eq!(heard.at("headers/x-death/0/count"), Some(&Value::I64(2)));
+        assert_eq!(heard.at("headers/x-death/1/count"), None);
+        assert_eq!(heard.at("headers/x-death/0/count/more"), None);
+        assert_eq!(heard.at("other"), None);
+    }
 
     fn value() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![

@@ -243,6 +243,10 @@ impl<'a> Play<'a> {
                 Ok(())
             }
             "check" => sums::check(cursor.rest()),
+            "show" => {
+                self.show(&mut cursor);
+                Ok(())
+            }
             "closed" => self.closed(cursor.item()),
             "recv" => self.recv(&mut cursor),
             "skip" => self.skip(number(cursor.item())?),
@@ -291,16 +295,7 @@ impl<'a> Play<'a> {
             let found = self.answer.pointer(pointer).ok_or_else(|| format!("no {pointer} in {}", self.answer))?;
             return Ok(found.as_str().map_or_else(|| found.to_string(), str::to_owned));
         }
-        let mut path = what.split('/');
-        let first = path.next().unwrap_or("");
-        let mut value = self.last.field(first);
-        for part in path {
-            value = match value {
-                Some(Value::Table(pairs)) => pairs.iter().find(|(name, _)| name == part.as_bytes()).map(|(_, v)| v),
-                Some(Value::Array(items)) => part.parse().ok().and_then(|i: usize| items.get(i)),
-                _ => None,
-            };
-        }
+        let value = self.last.at(what);
         match value {
             Some(Value::Str(text)) => Ok(String::from_utf8_lossy(text).into_owned()),
             Some(Value::I8(_) | Value::I16(_) | Value::I32(_) | Value::I64(_) | Value::Timestamp(_)) => {
@@ -310,6 +305,17 @@ impl<'a> Play<'a> {
             Some(other) => Ok(other.to_string()),
             None => Err(format!("no `{what}` in {}", self.last)),
         }
+    }
+
+    /// `show PATH NAME ...`: notes entries of a table of the last frame, in whatever order it has them.
+    fn show(&mut self, cursor: &mut Cursor<'_>) {
+        let path = cursor.item().to_owned();
+        let mut line = "show".to_owned();
+        for name in cursor.rest().split_whitespace() {
+            let value = self.last.at(&format!("{path}/{name}")).map_or_else(|| "none".to_owned(), Value::to_string);
+            line += &format!(" {name}={value}");
+        }
+        self.note(&line);
     }
 
     /// `LOW..HIGH` milliseconds since `mark`; without HIGH, at least.
