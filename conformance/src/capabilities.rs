@@ -99,12 +99,20 @@ fn global_qos(target: &Target) -> Result<(), String> {
         let key = crate::peer::text::fields(&format!("routing-key={name}"))?;
         peer.publish(1, &key, &Vec::new(), b"x")?;
     }
-    let mut deliveries = 0;
-    peer.send(1, "queue.declare", &format!("queue={name} passive"))?;
+    // The first answer may overtake what was delivered before it; the second may not.
+    let (mut deliveries, mut answers) = (0, 0);
+    let question = format!("queue={name} passive");
+    peer.send(1, "queue.declare", &question)?;
     loop {
         match peer.recv() {
             Heard::Method(_, "basic.deliver", _) => deliveries += 1,
-            Heard::Method(_, "queue.declare-ok", _) => break,
+            Heard::Method(_, "queue.declare-ok", _) => {
+                answers += 1;
+                if answers == 2 {
+                    break;
+                }
+                peer.send(1, "queue.declare", &question)?;
+            }
             Heard::Header(..) | Heard::Body(..) => {}
             other => return Err(format!("capability absent: global-qos ({other})")),
         }
