@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
-use crate::peer::{Heard, Peer};
+use crate::peer::{Heard, PATIENCE, Peer};
 use crate::target::Target;
 
 /// A name of the suite's own, deleted at once.
@@ -99,23 +100,25 @@ fn global_qos(target: &Target) -> Result<(), String> {
         let key = crate::peer::text::fields(&format!("routing-key={name}"))?;
         peer.publish(1, &key, &Vec::new(), b"x")?;
     }
-    // The first answer may overtake what was delivered before it; the second may not.
-    let (mut deliveries, mut answers) = (0, 0);
-    let question = format!("queue={name} passive");
-    peer.send(1, "queue.declare", &question)?;
-    loop {
-        match peer.recv() {
-            Heard::Method(_, "basic.deliver", _) => deliveries += 1,
-            Heard::Method(_, "queue.declare-ok", _) => {
-                answers += 1;
-                if answers == 2 {
+    // Answers may overtake messages: it is asked until both are either delivered or in the queue.
+    let (mut deliveries, mut waiting) = (0, 0);
+    let deadline = Instant::now() + PATIENCE;
+    while deliveries + waiting < 2 {
+        peer.send(1, "queue.declare", &format!("queue={name} passive"))?;
+        loop {
+            match peer.recv() {
+                Heard::Method(_, "basic.deliver", _) => deliveries += 1,
+                Heard::Header(..) | Heard::Body(..) => {}
+                answer if answer.method() == Some("queue.declare-ok") => {
+                    waiting = answer.field("message-count").map_or(0, |count| i32::from(count.to_string() != "0"));
                     break;
                 }
-                peer.send(1, "queue.declare", &question)?;
+                other => return Err(format!("capability absent: global-qos ({other})")),
             }
-            Heard::Header(..) | Heard::Body(..) => {}
-            other => return Err(format!("capability absent: global-qos ({other})")),
+        }
+        if Instant::now() > deadline {
+            return Err("capability absent: global-qos (messages are gone)".to_owned());
         }
     }
-    if deliveries == 1 { Ok(()) } else { Err("capability absent: global-qos (denied)".to_owned()) }
+    if waiting == 1 { Ok(()) } else { Err("capability absent: global-qos (denied)".to_owned()) }
 }
