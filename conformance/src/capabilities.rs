@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
-use crate::peer::{Heard, Peer};
+use crate::peer::{Heard, PATIENCE, Peer};
 use crate::target::Target;
 
 /// A name of the suite's own, deleted at once.

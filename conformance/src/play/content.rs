@@ -123,10 +123,15 @@ impl Play<'_> {
         }
     }
 
-    /// `tally N FIELD [ack]`: takes N messages and counts them by a field of their method, a property or `body`.
+    /// `tally N FIELD [ack|requeue]`: takes N messages and counts them by a field of their method, a property or `body`.
     pub(super) fn tally(&mut self, cursor: &mut Cursor<'_>) -> Result<(), String> {
         let times: usize = number(cursor.item())?;
-        let (field, ack) = (cursor.item().to_owned(), cursor.item() == "ack");
+        let field = cursor.item().to_owned();
+        let settle = match cursor.item() {
+            "ack" => Some(("basic.ack", "")),
+            "requeue" => Some(("basic.reject", " requeue")),
+            _ => None,
+        };
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for _ in 0..times {
             let first = self.next(None)?;
@@ -140,9 +145,9 @@ impl Play<'_> {
                 field => first.field(field).or(property).map_or_else(|| "none".to_owned(), text_of),
             };
             *counts.entry(value).or_default() += 1;
-            if let (true, Some(tag)) = (ack, first.field("delivery-tag")) {
-                let tag = format!("delivery-tag={tag}");
-                self.peer()?.send(channel, "basic.ack", &tag)?;
+            if let (Some((method, flags)), Some(tag)) = (settle, first.field("delivery-tag")) {
+                let tag = format!("delivery-tag={tag}{flags}");
+                self.peer()?.send(channel, method, &tag)?;
             }
         }
         let line: Vec<String> = counts.iter().map(|(value, count)| format!("{value}:{count}")).collect();
