@@ -116,9 +116,37 @@ impl Play<'_> {
 
     /// `tally N FIELD [ack]`: takes N messages and counts them by a field of their method, a property or `body`.
     pub(super) fn tally(&mut self, cursor: &mut Cursor<'_>) -> Result<(), String> {
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        self.take_each(cursor, &mut |value, _| {
+            *counts.entry(value).or_default() += 1;
+            Ok(())
+        })?;
+        let line: Vec<String> = counts.iter().map(|(value, count)| format!("{value}:{count}")).collect();
+        self.kept.extend(counts.into_iter().map(|(value, count)| (format!("tally.{value}"), count.to_string())));
+        self.note(&format!("tally {}", line.join(" ")));
+        Ok(())
+    }
+
+    /// `rising N FIELD [ack]`: takes N messages whose bodies are numbers that rise among those of the same FIELD.
+    pub(super) fn rising(&mut self, cursor: &mut Cursor<'_>) -> Result<(), String> {
+        let mut last: BTreeMap<String, u64> = BTreeMap::new();
+        self.take_each(cursor, &mut |value, body| {
+            let next = number(&String::from_utf8_lossy(body))?;
+            match last.insert(value.clone(), next) {
+                Some(before) if before >= next => Err(format!("{value}: {next} came after {before}")),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    /// Takes `N FIELD [ack]` messages and has each looked at: the field's value and the body.
+    fn take_each(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        look: &mut dyn FnMut(String, &[u8]) -> Result<(), String>,
+    ) -> Result<(), String> {
         let times: usize = number(cursor.item())?;
         let (field, ack) = (cursor.item().to_owned(), cursor.item() == "ack");
-        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for _ in 0..times {
             let first = self.next(None)?;
             let Heard::Method(channel, "basic.deliver" | "basic.return", _) = first else {
@@ -130,15 +158,12 @@ impl Play<'_> {
                 "body" => Quoted(&body).to_string(),
                 field => first.field(field).or(property).map_or_else(|| "none".to_owned(), text_of),
             };
-            *counts.entry(value).or_default() += 1;
+            look(value, &body)?;
             if let (true, Some(tag)) = (ack, first.field("delivery-tag")) {
                 let tag = format!("delivery-tag={tag}");
                 self.peer()?.send(channel, "basic.ack", &tag)?;
             }
         }
-        let line: Vec<String> = counts.iter().map(|(value, count)| format!("{value}:{count}")).collect();
-        self.kept.extend(counts.into_iter().map(|(value, count)| (format!("tally.{value}"), count.to_string())));
-        self.note(&format!("tally {}", line.join(" ")));
         Ok(())
     }
 

@@ -248,6 +248,7 @@ impl<'a> Play<'a> {
             "unordered" => self.unordered(number(cursor.item())?),
             "msg" => self.messages(&mut cursor),
             "tally" => self.tally(&mut cursor),
+            "rising" => self.rising(&mut cursor),
             "get" => self.get(&mut cursor),
             "store" => self.store(cursor.rest()),
             "drained" => self.drained(cursor.rest()),
