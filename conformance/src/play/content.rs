@@ -117,7 +117,7 @@ impl Play<'_> {
     /// `tally N FIELD [ack]`: takes N messages and counts them by a field of their method, a property or `body`.
     pub(super) fn tally(&mut self, cursor: &mut Cursor<'_>) -> Result<(), String> {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        self.take_each(cursor, &mut |value, _| {
+        self.take_each(cursor, |value, _| {
             *counts.entry(value).or_default() += 1;
             Ok(())
         })?;
@@ -130,12 +130,9 @@ impl Play<'_> {
     /// `rising N FIELD [ack]`: takes N messages whose bodies are numbers that rise among those of the same FIELD.
     pub(super) fn rising(&mut self, cursor: &mut Cursor<'_>) -> Result<(), String> {
         let mut last: BTreeMap<String, u64> = BTreeMap::new();
-        self.take_each(cursor, &mut |value, body| {
+        self.take_each(cursor, |value, body| {
             let next = number(&String::from_utf8_lossy(body))?;
-            match last.insert(value.clone(), next) {
-                Some(before) if before >= next => Err(format!("{value}: {next} came after {before}")),
-                _ => Ok(()),
-            }
+            rise(&mut last, value, next)
         })
     }
 
@@ -143,7 +140,7 @@ impl Play<'_> {
     fn take_each(
         &mut self,
         cursor: &mut Cursor<'_>,
-        look: &mut dyn FnMut(String, &[u8]) -> Result<(), String>,
+        mut look: impl FnMut(String, &[u8]) -> Result<(), String>,
     ) -> Result<(), String> {
         let times: usize = number(cursor.item())?;
         let (field, ack) = (cursor.item().to_owned(), cursor.item() == "ack");
@@ -185,6 +182,14 @@ impl Play<'_> {
     }
 }
 
+/// Notes the number as the last one of its kind, which must be above the one before.
+fn rise(last: &mut BTreeMap<String, u64>, kind: String, next: u64) -> Result<(), String> {
+    match last.insert(kind.clone(), next) {
+        Some(before) if before >= next => Err(format!("{kind}: {next} came after {before}")),
+        _ => Ok(()),
+    }
+}
+
 fn text_of(value: &Value) -> String {
     match value {
         Value::Str(text) => String::from_utf8_lossy(text).into_owned(),
@@ -196,5 +201,18 @@ fn in_braces(properties: &Fields) -> String {
     match properties.is_empty() {
         true => String::new(),
         false => format!(" {{{}}}", method::render(properties).trim_start()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_rise_for_each_kind() {
+        let mut last = BTreeMap::new();
+        let mut step = |kind: &str, next| rise(&mut last, kind.to_owned(), next).is_ok();
+        assert!(step("a", 1) && step("b", 1) && step("a", 3) && step("b", 2));
+        assert!(!step("a", 3) && !step("b", 1));
     }
 }
