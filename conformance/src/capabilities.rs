@@ -41,7 +41,7 @@ impl Capabilities {
 
     /// Whether a word can be needed at all.
     pub fn is_known(need: &str) -> bool {
-        let other = ["http", "restart", "global-qos"];
+        let other = ["http", "restart", "global-qos", "event-exchange"];
         other.contains(&need) || DECLARED.iter().any(|(name, ..)| *name == need)
     }
 }
@@ -52,6 +52,7 @@ fn ask(target: &Target, need: &str) -> Result<(), String> {
         "restart" if target.can_restart() => Ok(()),
         "restart" => Err("no --restart-cmd was given".to_owned()),
         "global-qos" => global_qos(target),
+        "event-exchange" => event_exchange(target),
         need => match DECLARED.iter().find(|(name, ..)| *name == need) {
             Some((_, kind, options)) => declared(target, need, kind, options),
             None => Err(format!("nothing is known of `{need}`")),
@@ -85,6 +86,15 @@ fn declared(target: &Target, need: &str, kind: &str, options: &str) -> Result<()
     }
     peer.call(1, &format!("{kind}.delete"), &format!("{kind}={name}"))?;
     Ok(())
+}
+
+/// The broker itself declares it, in one virtual host: it is there or not.
+fn event_exchange(target: &Target) -> Result<(), String> {
+    let answer = channel(target)?.call(1, "exchange.declare", "exchange=amq.rabbitmq.event type=topic passive")?;
+    match answer.method() {
+        Some("exchange.declare-ok") => Ok(()),
+        _ => Err(format!("capability absent: event-exchange ({answer})")),
+    }
 }
 
 /// A broker may deny a prefetch for a whole channel by taking it as one for each consumer: two consumers then get two.

@@ -192,7 +192,7 @@ fn finish(case: &mut Case) -> Result<(), String> {
 /// Whether a step can fail by itself.
 fn judges(text: &str) -> bool {
     let verb = text.split_whitespace().find(|word| *word != "repeat" && word.parse::<u64>().is_err());
-    matches!(verb, Some("ok" | "check" | "elapsed" | "tally"))
+    matches!(verb, Some("ok" | "check" | "elapsed" | "tally" | "rising"))
 }
 
 #[cfg(test)]

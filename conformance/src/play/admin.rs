@@ -14,15 +14,15 @@ impl Play<'_> {
     /// `http METHOD PATH [JSON]`: notes the status. What is put is deleted after the case.
     pub(super) fn http(&mut self, text: &str) -> Result<(), String> {
         let (method, rest) = text.split_once(' ').ok_or("`METHOD PATH [JSON]` expected")?;
-        let (path, body) = rest.split_once(' ').unwrap_or((rest, ""));
+        let (path, body) = path_and_json(rest);
         let body = match body {
             "" => None,
             json => Some(serde_json::from_str(json).map_err(|error| format!("{json}: {error}"))?),
         };
         if method == "PUT" && path.contains(&self.suffix) {
-            self.created.push(path.to_owned());
+            self.created.push(path.clone());
         }
-        let (status, answer) = self.stage.target.http(method, path, body.as_ref())?;
+        let (status, answer) = self.stage.target.http(method, &path, body.as_ref())?;
         self.talk.note("--", &format!("http {method} {path}: {status} {answer}"));
         self.answer = answer;
         self.note(&format!("http {status}"));
@@ -38,13 +38,15 @@ impl Play<'_> {
 
     /// `eventually-http PATH POINTER VALUE`: asks until the answer holds the value; notes what it held last.
     pub(super) fn eventually_http(&mut self, text: &str) -> Result<(), String> {
-        let mut parts = text.splitn(3, ' ');
-        let (Some(path), Some(pointer), Some(wanted)) = (parts.next(), parts.next(), parts.next()) else {
+        let asked = text.find(" /").and_then(|at| text.split_at_checked(at));
+        let Some((path, (pointer, wanted))) = asked.and_then(|(path, rest)| Some((path, rest.trim().split_once(' ')?)))
+        else {
             return Err("`PATH POINTER VALUE` expected".to_owned());
         };
+        let (path, _) = path_and_json(path);
         let deadline = Instant::now() + PATIENCE.max(LAG);
         loop {
-            let (_, answer) = self.stage.target.http("GET", path, None)?;
+            let (_, answer) = self.stage.target.http("GET", &path, None)?;
             let found = answer.pointer(pointer).map_or_else(|| "none".to_owned(), ToString::to_string);
             if found == wanted || Instant::now() > deadline {
                 self.talk.note("--", &format!("http GET {path}: {pointer} is {found}"));
@@ -54,5 +56,23 @@ impl Play<'_> {
             }
             std::thread::sleep(PAUSE);
         }
+    }
+}
+
+/// A path, whose spaces and arrows are escaped (names of connections have them), and what may follow it.
+fn path_and_json(text: &str) -> (String, &str) {
+    let begins = [" {", " ["].iter().filter_map(|token| text.find(token)).min();
+    let (path, json) = text.split_at(begins.unwrap_or(text.len()));
+    (path.trim().replace(' ', "%20").replace('>', "%3E"), json.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::path_and_json;
+
+    #[test]
+    fn a_path_may_hold_the_name_of_a_connection() {
+        assert_eq!(path_and_json("/api/x/a:1 -> b:2"), ("/api/x/a:1%20-%3E%20b:2".to_owned(), ""));
+        assert_eq!(path_and_json("/api/x {\"a\": [1]}"), ("/api/x".to_owned(), "{\"a\": [1]}"));
     }
 }

@@ -125,6 +125,32 @@ impl Play<'_> {
 
     /// `tally N FIELD [ack|requeue]`: takes N messages and counts them by a field of their method, a property or `body`.
     pub(super) fn tally(&mut self, cursor: &mut Cursor<'_>) -> Result<(), String> {
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        self.take_each(cursor, |value, _| {
+            *counts.entry(value).or_default() += 1;
+            Ok(())
+        })?;
+        let line: Vec<String> = counts.iter().map(|(value, count)| format!("{value}:{count}")).collect();
+        self.kept.extend(counts.into_iter().map(|(value, count)| (format!("tally.{value}"), count.to_string())));
+        self.note(&format!("tally {}", line.join(" ")));
+        Ok(())
+    }
+
+    /// `rising N FIELD [ack]`: takes N messages whose bodies are numbers that rise among those of the same FIELD.
+    pub(super) fn rising(&mut self, cursor: &mut Cursor<'_>) -> Result<(), String> {
+        let mut last: BTreeMap<String, u64> = BTreeMap::new();
+        self.take_each(cursor, |value, body| {
+            let next = number(&String::from_utf8_lossy(body))?;
+            rise(&mut last, value, next)
+        })
+    }
+
+    /// Takes `N FIELD [ack|requeue]` messages and has each looked at: the field's value and the body.
+    fn take_each(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        mut look: impl FnMut(String, &[u8]) -> Result<(), String>,
+    ) -> Result<(), String> {
         let times: usize = number(cursor.item())?;
         let field = cursor.item().to_owned();
         let settle = match cursor.item() {
@@ -132,7 +158,6 @@ impl Play<'_> {
             "requeue" => Some(("basic.reject", " requeue")),
             _ => None,
         };
-        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for _ in 0..times {
             let first = self.next(None)?;
             let Heard::Method(channel, "basic.deliver" | "basic.return", _) = first else {
@@ -144,15 +169,12 @@ impl Play<'_> {
                 "body" => Quoted(&body).to_string(),
                 field => first.field(field).or(property).map_or_else(|| "none".to_owned(), text_of),
             };
-            *counts.entry(value).or_default() += 1;
+            look(value, &body)?;
             if let (Some((method, flags)), Some(tag)) = (settle, first.field("delivery-tag")) {
                 let tag = format!("delivery-tag={tag}{flags}");
                 self.peer()?.send(channel, method, &tag)?;
             }
         }
-        let line: Vec<String> = counts.iter().map(|(value, count)| format!("{value}:{count}")).collect();
-        self.kept.extend(counts.into_iter().map(|(value, count)| (format!("tally.{value}"), count.to_string())));
-        self.note(&format!("tally {}", line.join(" ")));
         Ok(())
     }
 
@@ -174,6 +196,14 @@ impl Play<'_> {
     }
 }
 
+/// Notes the number as the last one of its kind, which must be above the one before.
+fn rise(last: &mut BTreeMap<String, u64>, kind: String, next: u64) -> Result<(), String> {
+    match last.insert(kind.clone(), next) {
+        Some(before) if before >= next => Err(format!("{kind}: {next} came after {before}")),
+        _ => Ok(()),
+    }
+}
+
 fn text_of(value: &Value) -> String {
     match value {
         Value::Str(text) => String::from_utf8_lossy(text).into_owned(),
@@ -185,5 +215,18 @@ fn in_braces(properties: &Fields) -> String {
     match properties.is_empty() {
         true => String::new(),
         false => format!(" {{{}}}", method::render(properties).trim_start()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_rise_for_each_kind() {
+        let mut last = BTreeMap::new();
+        let mut step = |kind: &str, next| rise(&mut last, kind.to_owned(), next).is_ok();
+        assert!(step("a", 1) && step("b", 1) && step("a", 3) && step("b", 2));
+        assert!(!step("a", 3) && !step("b", 1));
     }
 }

@@ -254,6 +254,7 @@ impl<'a> Play<'a> {
             "msg" => self.messages(&mut cursor),
             "confirmed" => self.confirmed(&mut cursor),
             "tally" => self.tally(&mut cursor),
+            "rising" => self.rising(&mut cursor),
             "get" => self.get(&mut cursor),
             "store" => self.store(cursor.rest()),
             "drained" => self.drained(cursor.rest()),
