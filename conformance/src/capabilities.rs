@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
-use crate::peer::{Heard, PATIENCE, Peer};
+use crate::peer::{Heard, Peer};
 use crate::target::Target;
 
 /// A name of the suite's own, deleted at once.

@@ -67,7 +67,7 @@ struct RunArgs {
     #[arg(long)]
     known: Option<PathBuf>,
     /// Cases at once.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 32)]
     jobs: usize,
     /// Shell command that restarts the broker and keeps its data; without it, cases that need it are skipped.
     #[arg(long)]
