@@ -85,6 +85,8 @@ pub enum Haste {
     Now,
     /// Nobody does: together with what comes next, or in a while.
     Leisure,
+    /// Somebody waits, and whoever appends it will [`Journal::attend`] to it, or have it attended to, very soon.
+    Attended,
 }
 
 /// What nobody waits for is written after so long.
@@ -108,24 +110,26 @@ pub struct Journal {
     pub(crate) pen: Mutex<Pen>,
     pub(crate) segments: RwLock<BTreeMap<u64, Segment>>,
     pub(crate) spares: Mutex<Spares>,
-    writer: Mutex<Writer>,
+    pub(super) writer: Mutex<Writer>,
     in_flight: RwLock<Option<Arc<Batch>>>,
     wake: Mutex<Wake>,
     bell: Condvar,
     durable: AtomicU64,
     synced: AtomicU64,
     backlog: AtomicU64,
+    /// Something is due, the thread was not rung, and nobody has attended to it.
+    pub(super) owed: AtomicBool,
     out_of_space: AtomicBool,
     failure: OnceLock<Failure>,
     on_space: OnceLock<Weak<dyn OnSpace>>,
     waiters: Mutex<Vec<(Position, Arc<dyn OnDurable>)>>,
 }
 
-/// What only the writing thread touches.
+/// What only whoever writes touches: mostly the thread.
 #[derive(Default)]
-struct Writer {
+pub(super) struct Writer {
     current: Option<Segment>,
-    batch: Option<Arc<Batch>>,
+    pub(super) batch: Option<Arc<Batch>>,
     /// Stretches of the batch that are written.
     written: usize,
     /// The end of what was written, as segment and offset.
@@ -192,6 +196,7 @@ impl Journal {
             durable: AtomicU64::new(durable),
             synced: AtomicU64::new(durable),
             backlog: AtomicU64::new(0),
+            owed: AtomicBool::new(false),
             out_of_space: AtomicBool::new(false),
             failure: OnceLock::new(),
             on_space: OnceLock::new(),
@@ -266,9 +271,16 @@ impl Journal {
         let result = write(&mut pen);
         let after = pen.batch.octets.len();
         self.backlog.fetch_add((after - before) as u64, Ordering::Relaxed);
-        let is_due = after > before && (haste == Haste::Now || after >= LEISURE_OCTETS);
-        let rings = is_due && !pen.batch.is_due;
+        let is_due = after > before && (haste != Haste::Leisure || after >= LEISURE_OCTETS);
+        let is_news = is_due && !pen.batch.is_due;
         pen.batch.is_due |= is_due;
+        let rings = if is_news && haste == Haste::Attended {
+            self.owed.store(true, Ordering::Release);
+            false
+        } else {
+            // Whoever promised to attend has company now.
+            is_news || is_due && haste == Haste::Now && self.owed.swap(false, Ordering::AcqRel)
+        };
         drop(pen);
         if rings {
             self.ring(|wake| wake.batch = true);
@@ -390,7 +402,11 @@ impl Journal {
     /// # Errors
     /// If the journal has failed, now or before.
     pub fn step(&self, sync: bool) -> Result<Step, Failure> {
-        let mut writer = self.writer.lock();
+        self.step_as(self.writer.lock(), sync)
+    }
+
+    /// The same for who has the writer's lock already.
+    pub(super) fn step_as(&self, mut writer: MutexGuard<'_, Writer>, sync: bool) -> Result<Step, Failure> {
         if let Some(failure) = self.failure.get() {
             return Err(failure.clone());
         }
@@ -533,6 +549,12 @@ impl Journal {
         let ends = wake.stop && !wake.batch;
         (wake.batch, wake.sync, wake.later) = (false, false, false);
         (!ends).then_some(woken)
+    }
+
+    /// Whether the thread was rung for something to write, since this was asked.
+    #[cfg(test)]
+    pub(super) fn rang(&self) -> bool {
+        std::mem::take(&mut self.wake.lock().batch)
     }
 
     /// Whether it was asked to end.
