@@ -41,6 +41,7 @@ pub fn serve(session: &mut Session, socket: &TcpStream, buffer: &mut BytesMut, c
             if !buffer.is_empty() || !session.takes_more() || Instant::now() >= until || !comes(socket) {
                 break;
             }
+            // The runtime is not asked, and misses nothing by that: it believes a socket empty only when it found it so itself.
             let octets = match read(socket, &mut desk) {
                 Ok(0) => return Err(Hangup { reason: CLOSED_BY_PEER.to_owned(), linger_ms: 0 }),
                 Ok(length) => desk.get(..length).unwrap_or_default(),

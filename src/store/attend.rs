@@ -101,7 +101,7 @@ mod tests {
             let (position, heard) = attended(&journal);
             assert!(journal.is_owed() && journal.attends() && !journal.rang());
             assert!(journal.attend() && !journal.rang());
-            assert_eq!(*heard.0.lock().unwrap(), [Some(position)]);
+            assert!(matches!(heard.0.lock().unwrap()[..], [Some(durable)] if durable >= position));
             assert!(!journal.is_owed() && !journal.attend());
         }
     }

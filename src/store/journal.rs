@@ -1,5 +1,5 @@
-//! Group commit: changes are appended to a batch in memory; one thread writes the batch, syncs it and says how far the journal
-//! is durable, while the next batch fills. Knows no queue and no connection: who waits is told through [`OnDurable`].
+//! Group commit: changes are appended to a batch in memory; one at a time, mostly a thread of its own, writes the batch, syncs it
+//! and says how far the journal is durable, while the next batch fills. Knows no queue and no connection: who waits is told through [`OnDurable`].
 //!
 //! ```text
 //!   append (any thread)           step (the journal's thread)
@@ -24,7 +24,7 @@ use std::{fmt, io};
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use crate::store::disk::Disk;
-use crate::store::error::Failure;
+use crate::store::error::{Failure, Trouble, trouble};
 use crate::store::list::Run;
 use crate::store::pen::{Batch, Marking, Pen};
 use crate::store::position::{Entry, OFFSET_LIMIT, Position};
@@ -66,7 +66,7 @@ pub struct Options {
 
 /// Someone who waits for a position.
 pub trait OnDurable: Send + std::marker::Sync {
-    /// The position waited for is durable, as is everything up to `durable`. Called by the journal's thread: be short.
+    /// The position waited for is durable, as is everything up to `durable`. Called by whoever writes: be short.
     fn durable(&self, durable: Position);
     /// It never will be.
     fn failed(&self, failure: &Failure);
@@ -156,11 +156,6 @@ pub enum Step {
     Wrote,
     /// There was no space for it; it waits.
     NoSpace,
-}
-
-enum Trouble {
-    NoSpace,
-    Failed(Failure),
 }
 
 impl fmt::Debug for Journal {
@@ -598,11 +593,4 @@ fn sync_current(writer: &mut Writer) -> Result<(), Trouble> {
         writer.is_unsynced = false;
     }
     Ok(())
-}
-
-fn trouble(error: io::Error, what: &str) -> Trouble {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Trouble::NoSpace,
-        _ => Trouble::Failed(Failure { reason: format!("{what}: {error}") }),
-    }
 }

@@ -1,4 +1,4 @@
-//! Durability: one journal for all queues, written by one thread, with a second that gives space back. Knows messages as octets
+//! Durability: one journal for all queues, written by one thread at a time, with a second that gives space back. Knows messages as octets
 //! and queues as numbers; no AMQP, no connection, no runtime.
 //!
 //! | file | holds |
