@@ -9,9 +9,10 @@ mod running;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use leveret::store::disk::{Disk, DiskFile};
 use leveret::store::simulated::{Crash, SimulatedDisk};
 use leveret::{Broker, Config};
 use peer::text::fields;
@@ -84,6 +85,131 @@ fn a_sync_that_fails_ends_the_broker_and_nothing_confirmed_is_lost() {
     assert!((1..=2).contains(&ready(&mut reader, "q")));
     call(&mut reader, "basic.consume", "queue=q no-ack", "basic.consume-ok");
     assert_eq!(content(&mut reader).1, b"kept");
+    runtime.block_on(broker.shutdown()).unwrap();
+}
+
+#[test]
+fn who_waits_for_each_confirm_is_served_while_it_is_alone_and_when_the_disk_fails() {
+    let runtime = Runtime::new().unwrap();
+    let disk = SimulatedDisk::new(8, 100 * GB);
+    let broker = start(&runtime, &disk, 0);
+    let mut idle = client(broker.address(), "");
+    let mut lone = publisher(broker.address());
+    for n in 0..200_u8 {
+        confirmed(&mut lone, &[n; 100]);
+    }
+    // Others come and go meanwhile; whoever has company is served as everybody is.
+    let mut other = client(broker.address(), "");
+    call(&mut other, "confirm.select", "", "confirm.select-ok");
+    for n in 0..200_u8 {
+        publish(&mut lone, &[n; 100]);
+        publish(&mut other, &[n; 100]);
+        [&mut lone, &mut other].into_iter().for_each(|peer| expect(&peer.recv(), "basic.ack"));
+    }
+    // What it says besides is heard at once.
+    for n in 0..50_u8 {
+        confirmed(&mut lone, &[n; 100]);
+        call(&mut lone, "queue.declare", "queue=q durable passive", "queue.declare-ok");
+    }
+    assert_eq!(ready(&mut idle, "q"), 650);
+
+    confirmed(&mut lone, b"kept");
+    disk.fail_next_sync();
+    publish(&mut lone, b"never confirmed");
+    for peer in [&mut lone, &mut other, &mut idle] {
+        let heard = peer.recv();
+        expect(&heard, "connection.close");
+        assert_eq!(number(&heard, "reply-code"), 541, "{heard}");
+    }
+    let reason = runtime.block_on(async { tokio::time::timeout(LONG, broker.failed()).await }).unwrap();
+    assert!(reason.contains("cannot sync segment 1"), "{reason}");
+    assert!(runtime.block_on(broker.shutdown()).is_err());
+    disk.restart(Crash::PowerLoss);
+    let broker = start(&runtime, &disk, 0);
+    assert!((651..=652).contains(&ready(&mut client(broker.address(), ""), "q")));
+    runtime.block_on(broker.shutdown()).unwrap();
+}
+
+/// A disk that takes its time to sync, once it is told to.
+#[derive(Clone)]
+struct Slow<T> {
+    inner: T,
+    takes: Arc<Mutex<Duration>>,
+}
+
+impl<T> Slow<T> {
+    fn file(&self, file: std::io::Result<Arc<dyn DiskFile>>) -> std::io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(Slow { inner: file?, takes: Arc::clone(&self.takes) }))
+    }
+}
+
+impl Disk for Slow<SimulatedDisk> {
+    fn create(&self, name: &str) -> std::io::Result<Arc<dyn DiskFile>> {
+        self.file(self.inner.create(name))
+    }
+    fn open(&self, name: &str) -> std::io::Result<Arc<dyn DiskFile>> {
+        self.file(self.inner.open(name))
+    }
+    fn list(&self) -> std::io::Result<Vec<String>> {
+        self.inner.list()
+    }
+    fn rename(&self, from: &str, to: &str) -> std::io::Result<()> {
+        self.inner.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> std::io::Result<()> {
+        self.inner.remove(name)
+    }
+    fn sync_directory(&self) -> std::io::Result<()> {
+        self.inner.sync_directory()
+    }
+    fn free_space(&self) -> std::io::Result<u64> {
+        self.inner.free_space()
+    }
+}
+
+impl DiskFile for Slow<Arc<dyn DiskFile>> {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> std::io::Result<usize> {
+        self.inner.read_at(offset, into)
+    }
+    fn write_at(&self, offset: u64, octets: &[u8]) -> std::io::Result<()> {
+        self.inner.write_at(offset, octets)
+    }
+    fn size(&self) -> std::io::Result<u64> {
+        self.inner.size()
+    }
+    fn allocate(&self, size: u64) -> std::io::Result<()> {
+        self.inner.allocate(size)
+    }
+    fn sync_data(&self) -> std::io::Result<()> {
+        std::thread::sleep(*self.takes.lock().unwrap());
+        self.inner.sync_data()
+    }
+}
+
+/// One thread runs all tasks: were it to wait for the disk, so would everybody.
+#[test]
+fn a_slow_disk_keeps_nobody_waiting_who_has_nothing_to_do_with_it() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let takes = Arc::new(Mutex::new(Duration::ZERO));
+    let disk = Slow { inner: SimulatedDisk::new(9, 100 * GB), takes: Arc::clone(&takes) };
+    let config = Config { bind: vec!["127.0.0.1:0".parse().unwrap()], disk_free_limit: 0, ..Config::default() };
+    let broker = runtime.block_on(Broker::start_on(config, Arc::new(disk))).unwrap();
+    let (mut lone, mut other) = (publisher(broker.address()), client(broker.address(), ""));
+    call(&mut other, "queue.declare", "queue=passing", "queue.declare-ok");
+    for n in 0..100_u8 {
+        confirmed(&mut lone, &[n; 100]);
+    }
+    let slow = Duration::from_secs(3);
+    *takes.lock().unwrap() = slow;
+    publish(&mut lone, b"takes its time");
+    let since = Instant::now();
+    for _ in 0..20 {
+        call(&mut other, "queue.declare", "queue=passing passive", "queue.declare-ok");
+    }
+    assert!(since.elapsed() < slow, "{:?}", since.elapsed());
+    expect(&lone.recv(), "basic.ack");
+    assert!(since.elapsed() >= slow, "nothing was slow");
+    *takes.lock().unwrap() = Duration::ZERO;
     runtime.block_on(broker.shutdown()).unwrap();
 }
 

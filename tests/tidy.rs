@@ -50,7 +50,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("std::net::Tcp", &["perf/"]),
     ("std::time", &["clock.rs", "server/", "perf/", "cli/perf.rs", "store/mod.rs", "store/journal.rs"]),
     ("std::thread", &["perf/", "store/mod.rs"]),
-    ("rustix::", &["store/real.rs"]),
+    ("rustix::", &["store/real.rs", "server/lone.rs"]),
     ("crc32c::", &["store/"]),
     ("#[allow(", &[]),
     ("#![allow(", &[]),

@@ -192,6 +192,7 @@ mod tests {
     use crate::message::Publication;
     use crate::outbox::Touched;
     use crate::queue::shared::Shared;
+    use crate::store::journal::Haste;
     use crate::wire::table_builder::TableBuilder;
 
     fn vhost() -> Vhost {
@@ -265,14 +266,14 @@ mod tests {
         vhost.declare_queue(declare(b"q"), 1).unwrap();
         let queue = vhost.usable_queue(b"q", 1).unwrap();
         let message = Publication { route: b"\0\0", properties: b"\0\0", body: b"", persistent: false }.keep(1);
-        queue.publish(&mut vec![message.clone(), message.clone()], &mut Touched::default());
+        queue.publish(&mut vec![message.clone(), message.clone()], Haste::Now, &mut Touched::default());
         assert!(vhost.shared().counters().memory() > 0);
         let refused = "406 PRECONDITION_FAILED - queue 'q' in vhost '/' not empty";
         assert_eq!(text(vhost.delete_queue(b"q", 1, false, true)), refused);
         assert_eq!(vhost.delete_queue(b"q", 1, true, false).ok(), Some(2));
         assert_eq!(vhost.delete_queue(b"q", 1, true, true).ok(), Some(0));
         assert!(queue.is_ended() && vhost.shared().counters().memory() == 0);
-        queue.publish(&mut vec![message], &mut Touched::default());
+        queue.publish(&mut vec![message], Haste::Now, &mut Touched::default());
         assert_eq!((queue.counts().messages, vhost.shared().counters().memory()), (0, 0));
     }
 }

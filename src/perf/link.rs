@@ -1,5 +1,5 @@
 //! What the two threads of a producer connection share, and the one of them that listens: confirms, returns, blocked, flow,
-//! close. It publishes nothing and never writes to the socket.
+//! close. It publishes nothing and never writes to the socket. Where one message at a time is confirmed, the publisher listens itself.
 
 use crate::perf::confirms::{Confirms, Settling};
 use crate::perf::connection::CLOSED;
@@ -113,6 +113,8 @@ pub struct Listener<'a> {
     /// Who wants no publications: the connection itself and each channel.
     holds: Vec<bool>,
     recorder: Recorder<'a>,
+    heard_at: u64,
+    closing_since: Option<Instant>,
     /// ns without a sign of life that are too many; 0: any number is fine.
     silence: u64,
 }
@@ -128,15 +130,15 @@ impl<'a> Listener<'a> {
             returning: vec![false; channels.into()],
             holds: vec![false; 1 + usize::from(channels)],
             recorder: Recorder::new(&run.confirm_latencies),
+            heard_at: run.now(),
+            closing_since: None,
             silence: 2_000_000_000 * u64::from(heartbeat),
         }
     }
 
     /// Listens until the connection ends. An error that matters fails the run.
-    pub fn listen(mut self, socket: &TcpStream, incoming: Incoming) -> Heard {
-        if let Err(why) = self.hear(socket, incoming) {
-            self.run.fail(why);
-        }
+    pub fn listen(mut self, socket: &TcpStream, mut incoming: Incoming) -> Heard {
+        while self.hear(socket, &mut incoming) {}
         self.tell();
         self.recorder.flush();
         if self.link.held.swap(false, Ordering::AcqRel) {
@@ -147,36 +149,40 @@ impl<'a> Listener<'a> {
         Heard { excused: excused.collect() }
     }
 
-    fn hear(&mut self, socket: &TcpStream, mut incoming: Incoming) -> Result<(), String> {
-        let (mut heard_at, mut closing_since) = (self.run.now(), None);
-        loop {
-            let filled = incoming.fill(socket);
-            let closing = self.link.closing.load(Ordering::Acquire);
-            if self.run.is_at(Stage::Failed) {
-                return Ok(());
+    /// Reads once, and takes what has come. False: nothing more will; an error that matters has failed the run.
+    pub fn hear(&mut self, socket: &TcpStream, incoming: &mut Incoming) -> bool {
+        self.hear_once(socket, incoming).unwrap_or_else(|why| {
+            self.run.fail(why);
+            false
+        })
+    }
+
+    fn hear_once(&mut self, socket: &TcpStream, incoming: &mut Incoming) -> Result<bool, String> {
+        let filled = incoming.fill(socket);
+        let closing = self.link.closing.load(Ordering::Acquire);
+        if self.run.is_at(Stage::Failed) {
+            return Ok(false);
+        }
+        let now = self.run.now();
+        match filled {
+            Ok(Filled::Some) => self.heard_at = now,
+            Ok(Filled::Nothing) if self.silence > 0 && now - self.heard_at > self.silence => {
+                return Err("no heartbeat of the broker for two intervals".to_owned());
             }
-            let now = self.run.now();
-            match filled {
-                Ok(Filled::Some) => heard_at = now,
-                Ok(Filled::Nothing) if self.silence > 0 && now - heard_at > self.silence => {
-                    return Err("no heartbeat of the broker for two intervals".to_owned());
-                }
-                Ok(Filled::Nothing) => {}
-                Ok(Filled::End) | Err(_) if closing => return Ok(()),
-                Ok(Filled::End) => return Err(CLOSED.to_owned()),
-                Err(error) => return Err(format!("cannot read: {error}")),
-            }
-            while let Some(frame) = incoming.next_frame()? {
-                if self.frame(frame, now)? {
-                    return Ok(());
-                }
-            }
-            self.tell();
-            self.recorder.flush_when_due(now);
-            if closing && closing_since.get_or_insert_with(Instant::now).elapsed() > CLOSE_PATIENCE {
-                return Ok(());
+            Ok(Filled::Nothing) => {}
+            Ok(Filled::End) | Err(_) if closing => return Ok(false),
+            Ok(Filled::End) => return Err(CLOSED.to_owned()),
+            Err(error) => return Err(format!("cannot read: {error}")),
+        }
+        while let Some(frame) = incoming.next_frame()? {
+            if self.frame(frame, now)? {
+                return Ok(false);
             }
         }
+        self.tell();
+        self.recorder.flush_when_due(now);
+        let since = closing.then(|| *self.closing_since.get_or_insert_with(Instant::now));
+        Ok(since.is_none_or(|since| since.elapsed() <= CLOSE_PATIENCE))
     }
 
     fn tell(&self) {

@@ -1,7 +1,9 @@
-//! A connection that publishes. This thread writes, and it alone; another one listens ([`crate::perf::link`]).
+//! A connection that publishes. This thread writes, and it alone; another one listens ([`crate::perf::link`]), unless there is only one
+//! message to confirm at a time: then a second thread would have to be woken for each.
 
 use crate::perf::batch::{Batch, Shape};
 use crate::perf::connection::Connection;
+use crate::perf::incoming::Incoming;
 use crate::perf::layout::Layout;
 use crate::perf::link::{Link, Listener};
 use crate::perf::method;
@@ -65,17 +67,25 @@ pub fn produce(run: &Run, options: &Options, layout: &Layout, number: usize) -> 
     timeouts.map_err(|error| error.to_string())?;
     std::thread::scope(|scope| {
         let listener = Listener::new(run, &link, options.channels, heartbeat);
-        let listening = spawn(scope, || listener.listen(&socket, incoming))?;
+        let (mut ear, mut listening) = (None, None);
+        if listens_itself(options) {
+            ear = Some((listener, incoming));
+        } else {
+            listening = Some(spawn(scope, || listener.listen(&socket, incoming))?);
+        }
         run.ready.fetch_add(1, AcqRel);
         if !run.wait_for(Stage::Publishing) {
             return Err("the run failed before it began".to_owned());
         }
         let mut publisher = Publisher::new(run, options, layout, &link, &socket, batch, number);
         publisher.interval = u64::from(heartbeat) * 500_000_000;
-        publisher.publish();
+        publisher.publish(&mut ear);
         run.published_all.fetch_add(1, AcqRel);
+        if let Some((listener, incoming)) = ear {
+            listening = Some(spawn(scope, || listener.listen(&socket, incoming))?);
+        }
         publisher.finish();
-        let heard = listening.join().unwrap_or_default();
+        let heard = listening.and_then(|listening| listening.join().ok()).unwrap_or_default();
         if link.closed.load(Acquire) {
             let mut out = Vec::new();
             method::put(&mut out, 0, CONNECTION_CLOSE_OK, |_| {});
@@ -90,6 +100,15 @@ pub fn produce(run: &Run, options: &Options, layout: &Layout, number: usize) -> 
         })
     })
 }
+
+/// Whether the publisher has nothing to do but to wait while its message is unconfirmed.
+fn listens_itself(options: &Options) -> bool {
+    let is_bounded = options.backlog > 0 && options.consumers > 0 && !options.consume_after;
+    options.confirm == Some(1) && options.channels == 1 && options.rate == 0.0 && !is_bounded
+}
+
+/// Whoever listens, and what has come.
+type Ear<'a> = (Listener<'a>, Incoming);
 
 struct Publisher<'a> {
     run: &'a Run,
@@ -150,16 +169,31 @@ impl<'a> Publisher<'a> {
     }
 
     /// Publishes until time or count is reached, or the run fails.
-    fn publish(&mut self) {
+    fn publish(&mut self, ear: &mut Option<Ear<'_>>) {
         while !self.run.is_at(Stage::Draining) && self.sent < self.quota {
             self.settle_debts();
             if self.link.held.load(Acquire) {
                 let since = self.run.now();
-                std::thread::park_timeout(GLANCE);
+                match ear {
+                    None => std::thread::park_timeout(GLANCE),
+                    Some((listener, incoming)) => {
+                        if !listener.hear(self.socket, incoming) {
+                            return;
+                        }
+                    }
+                }
                 self.held += self.run.now() - since;
                 continue;
             }
-            let room = self.link.wait_for_room(GLANCE);
+            let room = match ear {
+                None => self.link.wait_for_room(GLANCE),
+                Some((listener, incoming)) => {
+                    if self.link.room() == 0 && !listener.hear(self.socket, incoming) {
+                        return;
+                    }
+                    self.link.room()
+                }
+            };
             if room == 0 {
                 continue;
             }

@@ -119,8 +119,14 @@ impl Intake {
     }
 
     /// Appends it all, with `more` behind it; `together`: a crash leaves all of it or nothing. Returns the position that has to
-    /// be durable before anybody is told, if there is one.
-    pub fn append(mut self, journal: &Journal, at_ms: u64, more: &[Operation<'_>], together: bool) -> Option<Position> {
+    /// be durable before anybody is told, if there is one. `haste`: if anybody waits.
+    pub fn append(
+        mut self,
+        journal: &Journal,
+        at_ms: u64,
+        more: &[Operation<'_>],
+        (together, haste): (bool, Haste),
+    ) -> Option<Position> {
         if !self.several.is_empty() {
             self.places.sort_by_key(|(index, _)| *index);
         }
@@ -142,7 +148,7 @@ impl Intake {
         let appended = if together && operations.len() > 1 {
             journal.append_batch(&operations)
         } else {
-            journal.append_all(&operations, if self.waits { Haste::Now } else { Haste::Leisure })
+            journal.append_all(&operations, if self.waits { haste } else { Haste::Leisure })
         };
         match appended {
             Ok(position) => (self.waits || together).then_some(position),

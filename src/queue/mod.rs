@@ -137,8 +137,8 @@ impl Queue {
     }
 
     /// Takes a run of messages in, in order, and hands out what can be handed out. `run` is empty afterwards. Returns the position
-    /// that has to be durable before anybody is told, if there is one.
-    pub fn publish(self: &Arc<Self>, run: &mut Vec<Message>, touched: &mut Touched) -> Option<Position> {
+    /// that has to be durable before anybody is told, if there is one; `haste` is for that.
+    pub fn publish(self: &Arc<Self>, run: &mut Vec<Message>, haste: Haste, touched: &mut Touched) -> Option<Position> {
         let mut hold = self.hold();
         if hold.state.deleted {
             run.clear();
@@ -152,7 +152,7 @@ impl Queue {
         {
             let mut intake = Intake::default();
             intake.add(&plan, run);
-            position = intake.append(journal, self.shared.wall_ms(), &[], false);
+            position = intake.append(journal, self.shared.wall_ms(), &[], (false, haste));
         }
         plan.enter(&mut hold.state.core, run);
         self.pump(hold, touched);

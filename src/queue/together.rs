@@ -5,6 +5,7 @@ use crate::message::Message;
 use crate::outbox::Touched;
 use crate::queue::intake::{Intake, Plan};
 use crate::queue::{Hold, Queue};
+use crate::store::journal::Haste;
 use crate::store::list::List;
 use crate::store::position::Position;
 use crate::store::record::Operation;
@@ -30,7 +31,12 @@ impl Share {
 
 /// Does what is in `shares`, each of another queue, and empties them. `several` are the messages that stand in more than one. `atomic`: a
 /// crash leaves all of it or nothing. Returns the position that has to be durable before anybody is told, if there is one.
-pub fn hand_over(shares: &mut [Share], several: &[Message], atomic: bool, touched: &mut Touched) -> Option<Position> {
+pub fn hand_over(
+    shares: &mut [Share],
+    several: &[Message],
+    (atomic, haste): (bool, Haste),
+    touched: &mut Touched,
+) -> Option<Position> {
     shares.sort_unstable_by_key(|share| share.queue.number);
     let queues: Vec<Arc<Queue>> = shares.iter().map(|share| Arc::clone(&share.queue)).collect();
     let mut holds: Vec<Hold<'_>> = queues.iter().map(|queue| queue.hold()).collect();
@@ -48,7 +54,7 @@ pub fn hand_over(shares: &mut [Share], several: &[Message], atomic: bool, touche
         hold.state.settle(settled);
         settled.clear();
     }
-    let position = append(intake, &mut holds, &queues, atomic);
+    let position = append(intake, &mut holds, &queues, (atomic, haste));
     for ((share, plan), hold) in shares.iter_mut().zip(&plans).zip(&mut holds) {
         plan.enter(&mut hold.state.core, &mut share.arrivals);
     }
@@ -59,7 +65,7 @@ pub fn hand_over(shares: &mut [Share], several: &[Message], atomic: bool, touche
     position
 }
 
-fn append(intake: Intake, holds: &mut [Hold<'_>], queues: &[Arc<Queue>], atomic: bool) -> Option<Position> {
+fn append(intake: Intake, holds: &mut [Hold<'_>], queues: &[Arc<Queue>], terms: (bool, Haste)) -> Option<Position> {
     let shared = &queues.first()?.shared;
     let journal = shared.journal()?;
     let settled = |(queue, hold): (&Arc<Queue>, &Hold<'_>)| {
@@ -72,5 +78,5 @@ fn append(intake: Intake, holds: &mut [Hold<'_>], queues: &[Arc<Queue>], atomic:
     for hold in holds {
         hold.state.leaving.for_good.clear();
     }
-    intake.append(journal, shared.wall_ms(), &more, atomic)
+    intake.append(journal, shared.wall_ms(), &more, terms)
 }

@@ -4,7 +4,7 @@ use crate::broker::node::Node;
 use crate::clock::{Clock, Tick};
 use crate::limits;
 use crate::outbox::Outbox;
-use crate::server::writer;
+use crate::server::{lone, writer};
 use crate::session::hangup::Hangup;
 use crate::session::{CLOSED_BY_PEER, Session};
 use bytes::{Buf, BytesMut};
@@ -24,6 +24,8 @@ use tokio::time::{Instant, Sleep, timeout};
 
 /// Octets read in a row before the other tasks of this thread get their turn.
 const OCTETS_IN_A_ROW: usize = 4 * limits::READ_CHUNK;
+/// A peer that publishes so soon after all was confirmed has waited for that.
+const COMES_BACK_MS: u64 = 1;
 /// How long the last octets may take to be written, where nothing else is said.
 const LAST_WRITE_MS: u64 = 500;
 /// How often a peer that is not read because of an alarm is looked after.
@@ -53,6 +55,10 @@ struct Reader {
     chunk: usize,
     /// Octets read since it gave way to others, or since there was nothing to read.
     in_a_row: usize,
+    /// Whether a thread may be kept for it alone.
+    may_be_lone: bool,
+    /// When everything that it has published was confirmed, if it has published nothing since.
+    confirmed_at: Option<Tick>,
 }
 
 /// The side that writes what whoever appended it did not. Its task starts when it is wanted for the first time: most
@@ -150,7 +156,7 @@ impl Connection {
                 () = tokio::task::yield_now(), if !held && has_paused => reader.take(clock),
                 () = outbox.errand_waits() => {
                     writer.start_if_wanted();
-                    errand(&mut reader.session, outbox, clock)
+                    reader.errand(outbox, clock)
                 }
                 () = &mut sleep => Ok(()),
                 () = cleared(node), if is_blocked => {
@@ -158,7 +164,8 @@ impl Connection {
                     Ok(())
                 }
             };
-            if let Err(hangup) = outcome {
+            let owes = reader.session.owed().is_some();
+            if let Err(hangup) = outcome.and_then(|()| if owes { reader.serve_lone(clock) } else { Ok(()) }) {
                 return hangup;
             }
             if reader.in_a_row >= OCTETS_IN_A_ROW {
@@ -175,16 +182,45 @@ async fn cleared(node: &Node) {
     Box::pin(node.alarms().cleared()).await;
 }
 
-fn errand(session: &mut Session, outbox: &Outbox, clock: &Clock) -> Result<(), Hangup> {
-    if outbox.lock().is_dead() {
-        return Err(Hangup { reason: CLOSED_BY_PEER.to_owned(), linger_ms: 0 });
-    }
-    session.ring(clock.now())
-}
-
 impl Reader {
     fn new(socket: OwnedReadHalf, session: Session) -> Self {
-        Self { socket, session, buffer: BytesMut::new(), chunk: limits::READ_CHUNK, in_a_row: 0 }
+        Self {
+            socket,
+            session,
+            buffer: BytesMut::new(),
+            chunk: limits::READ_CHUNK,
+            in_a_row: 0,
+            may_be_lone: lone::is_possible(),
+            confirmed_at: None,
+        }
+    }
+
+    /// Whether the peer, which had nothing unconfirmed, did not let itself be waited for: then it publishes one at a time, or few.
+    fn comes_back(&mut self, now: Tick) -> bool {
+        self.may_be_lone && self.confirmed_at.take().is_some_and(|confirmed| now.since(confirmed) <= COMES_BACK_MS)
+    }
+
+    /// Runs errands.
+    fn errand(&mut self, outbox: &Outbox, clock: &Clock) -> Result<(), Hangup> {
+        let awaited = self.session.awaits();
+        if outbox.lock().is_dead() {
+            return Err(Hangup { reason: CLOSED_BY_PEER.to_owned(), linger_ms: 0 });
+        }
+        let now = clock.now();
+        self.session.ring(now)?;
+        if awaited && !self.session.awaits() {
+            self.confirmed_at = Some(now);
+        }
+        Ok(())
+    }
+
+    /// Goes on with a peer that is alone.
+    fn serve_lone(&mut self, clock: &Clock) -> Result<(), Hangup> {
+        lone::serve(&mut self.session, self.socket.as_ref(), &mut self.buffer, clock)?;
+        if !self.session.awaits() {
+            self.confirmed_at = Some(clock.now());
+        }
+        Ok(())
     }
 
     /// Reads what is there, up to a bound, and hands it to the session.
@@ -219,14 +255,17 @@ impl Reader {
     fn poll_desk(&mut self, context: &mut Context<'_>, clock: &Clock, desk: &mut [u8]) -> Poll<Result<usize, Hangup>> {
         let mut read = ReadBuf::new(desk);
         ready!(Pin::new(&mut self.socket).poll_read(context, &mut read)).map_err(|error| gone(&error))?;
-        let octets = read.filled();
-        let used = self.session.receive(octets, clock.now())?;
+        let (octets, now) = (read.filled(), clock.now());
+        let comes_back = self.comes_back(now);
+        self.session.attend(comes_back);
+        let used = self.session.receive(octets, now)?;
         self.buffer.extend_from_slice(octets.get(used..).unwrap_or_default());
         Poll::Ready(Ok(octets.len()))
     }
 
     /// Hands what was kept to the session.
     fn take(&mut self, clock: &Clock) -> Result<(), Hangup> {
+        self.session.attend(false);
         let used = self.session.receive(&self.buffer, clock.now())?;
         self.buffer.advance(used);
         if self.buffer.is_empty() {

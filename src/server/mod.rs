@@ -4,6 +4,7 @@ pub mod connection;
 pub mod data_dir;
 pub mod keeping;
 pub mod listener;
+mod lone;
 pub mod start_error;
 pub mod writer;
 

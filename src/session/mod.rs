@@ -33,6 +33,7 @@ use crate::outbox::{Outbox, Touched};
 use crate::session::handshake::{Handshake, Step};
 use crate::session::hangup::Hangup;
 use crate::session::running::{Progress, Running};
+use crate::store::journal::Journal;
 use crate::wire::encode_reply::Reply;
 use crate::wire::fault::Fault;
 use crate::wire::frame::{self, Kind, ProtocolHeader, Scan};
@@ -57,6 +58,7 @@ pub struct Session {
     /// From when on a peer that is heard gets a heartbeat; one that is not gets it a little later.
     next_heartbeat: Tick,
     held: bool,
+    attends: bool,
 }
 
 #[derive(Debug)]
@@ -104,6 +106,7 @@ impl Session {
             heard: now,
             next_heartbeat: Tick::NEVER,
             held: false,
+            attends: false,
         }
     }
 
@@ -120,10 +123,12 @@ impl Session {
     pub fn receive(&mut self, octets: &[u8], now: Tick) -> Result<usize, Hangup> {
         self.heard = now;
         self.node.shared().tell(now);
-        self.touched.allow_direct(octets.len() <= limits::DIRECT_READ);
+        let is_little = octets.len() <= limits::DIRECT_READ;
+        self.touched.allow_direct(is_little);
         let mut at = 0;
         if let Stage::Running(running) = &mut self.stage {
             running.paused = false;
+            running.batch.runs.attended(is_little && self.attends);
         }
         let outcome = loop {
             if self.has_paused() {
@@ -148,6 +153,32 @@ impl Session {
         }
         self.touched.wake();
         outcome
+    }
+
+    /// Says whether its driver attends to the journal from now on, or leaves it, whenever that is [`Session::owed`].
+    pub fn attend(&mut self, attends: bool) {
+        self.attends = attends;
+    }
+
+    /// The journal, if it is to be attended to: the driver calls [`Session::ring`] then.
+    pub fn owed(&self) -> Option<&Arc<Journal>> {
+        self.node.shared().journal().filter(|journal| self.attends && journal.is_owed())
+    }
+
+    /// Whatever is owed is left to the journal's thread.
+    pub fn leave(&self) {
+        self.node.shared().journal().into_iter().for_each(|journal| journal.leave());
+    }
+
+    /// Whether confirms wait for the journal.
+    pub fn awaits(&self) -> bool {
+        matches!(&self.stage, Stage::Running(running) if running.awaits())
+    }
+
+    /// Whether nothing holds its peer back.
+    pub fn takes_more(&self) -> bool {
+        let is_free = |running: &Running| !(running.is_blocked() || running.is_crowded() || running.paused);
+        matches!(&self.stage, Stage::Running(running) if is_free(running)) && !self.outbox.lock().holds_reader()
     }
 
     /// Runs the errands that others have left in the outbox.
@@ -240,6 +271,7 @@ impl Session {
             Stage::Closing { .. } | Stage::Ended { .. } => {}
         }
         self.stage = Stage::Ended { until: Tick::default() };
+        self.leave();
         self.node.strike(self.number);
         self.touched.wake();
     }

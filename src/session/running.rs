@@ -110,6 +110,11 @@ impl Running {
         self.awaited.is_crowded()
     }
 
+    /// Whether confirms wait for the journal.
+    pub(super) fn awaits(&self) -> bool {
+        !self.awaited.channels.is_empty()
+    }
+
     /// Takes the next frame of `octets`.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use crate::message::Message;
 use crate::outbox::Touched;
 use crate::queue::Queue;
 use crate::queue::together::{self, Share};
+use crate::store::journal::Haste;
 use crate::store::position::Position;
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ pub struct Runs {
     /// Messages that the journal keeps for more than one queue.
     several: Vec<Message>,
     position: Option<Position>,
+    /// The journal need not ring its thread.
+    attended: bool,
 }
 
 impl Runs {
@@ -73,15 +76,21 @@ impl Runs {
         self.open.push(run);
     }
 
+    /// Says whether the driver of this session attends to the journal when what was read is taken.
+    pub fn attended(&mut self, attended: bool) {
+        self.attended = attended;
+    }
+
     /// Hands every run to its queue.
     pub fn hand_over(&mut self, touched: &mut Touched) {
+        let haste = if self.attended { Haste::Attended } else { Haste::Now };
         if self.several.is_empty() {
             for run in &mut self.open {
-                let position = run.queue.publish(&mut run.arrivals, touched);
+                let position = run.queue.publish(&mut run.arrivals, haste, touched);
                 self.position = self.position.max(position);
             }
         } else {
-            let position = together::hand_over(&mut self.open, &self.several, false, touched);
+            let position = together::hand_over(&mut self.open, &self.several, (false, haste), touched);
             self.position = self.position.max(position);
             self.several.clear();
         }

@@ -9,6 +9,7 @@ use crate::queue::Queue;
 use crate::queue::together::{self, Share};
 use crate::session::channel::{Channel, Mode, Pending, Transaction, Verdict};
 use crate::session::running::Running;
+use crate::store::journal::Haste;
 use crate::wire::encode_reply::Reply;
 use crate::wire::fault::{Code, Fault};
 use hashbrown::HashMap;
@@ -154,7 +155,7 @@ impl Running {
             }
         }
         let mut shares: Vec<_> = commit.shares.into_values().collect();
-        let position = together::hand_over(&mut shares, &commit.several, true, touched);
+        let position = together::hand_over(&mut shares, &commit.several, (true, Haste::Now), touched);
         returned.push(Vec::new());
         for settled in returned {
             self.carry_out(number, Verdict::Requeue, &settled, touched);

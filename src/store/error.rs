@@ -72,3 +72,19 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// Why a batch was not written.
+pub(super) enum Trouble {
+    /// There is no space; it may be tried again.
+    NoSpace,
+    /// It must not be.
+    Failed(Failure),
+}
+
+/// What an error of a write means.
+pub(super) fn trouble(error: io::Error, what: &str) -> Trouble {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Trouble::NoSpace,
+        _ => Trouble::Failed(Failure { reason: format!("{what}: {error}") }),
+    }
+}

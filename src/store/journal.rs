@@ -1,5 +1,5 @@
-//! Group commit: changes are appended to a batch in memory; one thread writes the batch, syncs it and says how far the journal
-//! is durable, while the next batch fills. Knows no queue and no connection: who waits is told through [`OnDurable`].
+//! Group commit: changes are appended to a batch in memory; one at a time, mostly a thread of its own, writes the batch, syncs it
+//! and says how far the journal is durable, while the next batch fills. Knows no queue and no connection: who waits is told through [`OnDurable`].
 //!
 //! ```text
 //!   append (any thread)           step (the journal's thread)
@@ -24,7 +24,7 @@ use std::{fmt, io};
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use crate::store::disk::Disk;
-use crate::store::error::Failure;
+use crate::store::error::{Failure, Trouble, trouble};
 use crate::store::list::Run;
 use crate::store::pen::{Batch, Marking, Pen};
 use crate::store::position::{Entry, OFFSET_LIMIT, Position};
@@ -66,7 +66,7 @@ pub struct Options {
 
 /// Someone who waits for a position.
 pub trait OnDurable: Send + std::marker::Sync {
-    /// The position waited for is durable, as is everything up to `durable`. Called by the journal's thread: be short.
+    /// The position waited for is durable, as is everything up to `durable`. Called by whoever writes: be short.
     fn durable(&self, durable: Position);
     /// It never will be.
     fn failed(&self, failure: &Failure);
@@ -85,6 +85,8 @@ pub enum Haste {
     Now,
     /// Nobody does: together with what comes next, or in a while.
     Leisure,
+    /// Somebody waits, and whoever appends it will [`Journal::attend`] to it, or have it attended to, very soon.
+    Attended,
 }
 
 /// What nobody waits for is written after so long.
@@ -108,24 +110,26 @@ pub struct Journal {
     pub(crate) pen: Mutex<Pen>,
     pub(crate) segments: RwLock<BTreeMap<u64, Segment>>,
     pub(crate) spares: Mutex<Spares>,
-    writer: Mutex<Writer>,
+    pub(super) writer: Mutex<Writer>,
     in_flight: RwLock<Option<Arc<Batch>>>,
     wake: Mutex<Wake>,
     bell: Condvar,
     durable: AtomicU64,
     synced: AtomicU64,
     backlog: AtomicU64,
+    /// Something is due, the thread was not rung, and nobody has attended to it.
+    pub(super) owed: AtomicBool,
     out_of_space: AtomicBool,
     failure: OnceLock<Failure>,
     on_space: OnceLock<Weak<dyn OnSpace>>,
     waiters: Mutex<Vec<(Position, Arc<dyn OnDurable>)>>,
 }
 
-/// What only the writing thread touches.
+/// What only whoever writes touches: mostly the thread.
 #[derive(Default)]
-struct Writer {
+pub(super) struct Writer {
     current: Option<Segment>,
-    batch: Option<Arc<Batch>>,
+    pub(super) batch: Option<Arc<Batch>>,
     /// Stretches of the batch that are written.
     written: usize,
     /// The end of what was written, as segment and offset.
@@ -152,11 +156,6 @@ pub enum Step {
     Wrote,
     /// There was no space for it; it waits.
     NoSpace,
-}
-
-enum Trouble {
-    NoSpace,
-    Failed(Failure),
 }
 
 impl fmt::Debug for Journal {
@@ -192,6 +191,7 @@ impl Journal {
             durable: AtomicU64::new(durable),
             synced: AtomicU64::new(durable),
             backlog: AtomicU64::new(0),
+            owed: AtomicBool::new(false),
             out_of_space: AtomicBool::new(false),
             failure: OnceLock::new(),
             on_space: OnceLock::new(),
@@ -266,9 +266,16 @@ impl Journal {
         let result = write(&mut pen);
         let after = pen.batch.octets.len();
         self.backlog.fetch_add((after - before) as u64, Ordering::Relaxed);
-        let is_due = after > before && (haste == Haste::Now || after >= LEISURE_OCTETS);
-        let rings = is_due && !pen.batch.is_due;
+        let is_due = after > before && (haste != Haste::Leisure || after >= LEISURE_OCTETS);
+        let is_news = is_due && !pen.batch.is_due;
         pen.batch.is_due |= is_due;
+        let rings = if is_news && haste == Haste::Attended {
+            self.owed.store(true, Ordering::Release);
+            false
+        } else {
+            // Whoever promised to attend has company now.
+            is_news || is_due && haste == Haste::Now && self.owed.swap(false, Ordering::AcqRel)
+        };
         drop(pen);
         if rings {
             self.ring(|wake| wake.batch = true);
@@ -390,7 +397,11 @@ impl Journal {
     /// # Errors
     /// If the journal has failed, now or before.
     pub fn step(&self, sync: bool) -> Result<Step, Failure> {
-        let mut writer = self.writer.lock();
+        self.step_as(self.writer.lock(), sync)
+    }
+
+    /// The same for who has the writer's lock already.
+    pub(super) fn step_as(&self, mut writer: MutexGuard<'_, Writer>, sync: bool) -> Result<Step, Failure> {
         if let Some(failure) = self.failure.get() {
             return Err(failure.clone());
         }
@@ -535,6 +546,12 @@ impl Journal {
         (!ends).then_some(woken)
     }
 
+    /// Whether the thread was rung for something to write, since this was asked.
+    #[cfg(test)]
+    pub(super) fn rang(&self) -> bool {
+        std::mem::take(&mut self.wake.lock().batch)
+    }
+
     /// Whether it was asked to end.
     pub(crate) fn is_stopping(&self) -> bool {
         self.wake.lock().stop
@@ -576,11 +593,4 @@ fn sync_current(writer: &mut Writer) -> Result<(), Trouble> {
         writer.is_unsynced = false;
     }
     Ok(())
-}
-
-fn trouble(error: io::Error, what: &str) -> Trouble {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Trouble::NoSpace,
-        _ => Trouble::Failed(Failure { reason: format!("{what}: {error}") }),
-    }
 }

@@ -1,4 +1,4 @@
-//! Durability: one journal for all queues, written by one thread, with a second that gives space back. Knows messages as octets
+//! Durability: one journal for all queues, written by one thread at a time, with a second that gives space back. Knows messages as octets
 //! and queues as numbers; no AMQP, no connection, no runtime.
 //!
 //! | file | holds |
@@ -7,7 +7,7 @@
 //! | `record`, `list`, `position` | the format of a record, and its place as a number |
 //! | `segment`, `layout`, `spares` | one file; all of them; those that wait to be used again |
 //! | `index`, `live` | what is live, in 8 octets a message |
-//! | `pen`, `journal` | where the next record goes; group commit |
+//! | `pen`, `journal`, `attend` | where the next record goes; group commit; and without the thread |
 //! | `replay`, `recovery`, `checkpoint` | from files to what is live |
 //! | `reclaim`, `read` | space given back; messages read back |
 //! | `check`, `repair` | a directory looked at, and mended, while no broker uses it |
@@ -24,6 +24,7 @@ use crate::store::reclaim::Reclaim;
 use crate::store::recovery::{Recovered, recover};
 use crate::store::replay::Progress;
 
+mod attend;
 pub mod check;
 pub mod checkpoint;
 pub mod disk;
@@ -120,6 +121,8 @@ impl Store {
             // A thread that panicked has nothing left to write.
             let _ = thread.join();
         }
+        // Whoever attends to the journal now has begun before it was to stop; nobody begins after.
+        self.journal.wait_for_writer();
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::world::{Change, State, World};
 use crate::store::error::StoreError;
-use crate::store::journal::{Journal, Options, Refused, Step, Sync};
+use crate::store::journal::{Haste, Journal, Options, Refused, Step, Sync};
 use crate::store::list::{Run, Target};
 use crate::store::position::Position;
 use crate::store::random::Random;
@@ -92,7 +92,9 @@ impl Simulation {
             }
             11..=13 => {
                 let sync = self.random.one_in(4);
-                if life.journal.step(sync).is_err() {
+                // Whoever has appended last does it, or else the thread.
+                let is_done = life.journal.attend();
+                if life.journal.failure().is_some() || !is_done && life.journal.step(sync).is_err() {
                     return Ok(false);
                 }
             }
@@ -115,6 +117,7 @@ impl Simulation {
                 let operations: Vec<_> = changes.iter().filter_map(Change::operation).collect();
                 life.journal.append_batch(&operations)
             }
+            change if self.random.one_in(2) => life.journal.append_all(&[change.operation().unwrap()], Haste::Attended),
             change => life.journal.append(&change.operation().unwrap()),
         };
         match position {
