@@ -29,7 +29,7 @@ public static class Recovery
         const int Count = 5000, AtOnce = 100;
         await using var own = await OwnBroker.Start(stage.Options);
         var queue = $"{stage.Prefix}-restart";
-        var (seen, afresh, confirmed) = (new ConcurrentDictionary<int, int>(), 0, 0);
+        var (seen, afresh, confirmed, insisted) = (new ConcurrentDictionary<int, int>(), 0, 0, 0);
         var half = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         await using var there = await Stage.Open(stage.Options, own.Address);
         await using var bus = await there.Start(queue, e => e.Handler<OrderSubmitted>(m =>
@@ -37,12 +37,23 @@ public static class Recovery
             if (seen.AddOrUpdate(m.Message.Number, 1, (_, n) => n + 1) > 1 && !m.ReceiveContext.Redelivered) Interlocked.Increment(ref afresh);
             return Task.CompletedTask;
         }));
+        // The client of this generation forgets some of the publishes that are under way when a connection ends, whatever the broker:
+        // their tasks never end. So an application has to give up at some time, and publish again.
+        async Task Insist(int i)
+        {
+            for (; ; Interlocked.Increment(ref insisted))
+            {
+                using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(8));
+                try { await bus.Bus.Publish(new OrderSubmitted(i, "through a restart"), patience.Token); return; }
+                catch (OperationCanceledException) { }
+            }
+        }
         var told = new TaskCompletionSource<ShutdownEventArgs>(TaskCreationOptions.RunContinuationsAsynchronously);
         await using var plain = await new ConnectionFactory { Uri = own.Address, AutomaticRecoveryEnabled = false }.CreateConnectionAsync("plain");
         plain.ConnectionShutdownAsync += (_, e) => { told.TrySetResult(e); return Task.CompletedTask; };
         var publishing = Parallel.ForEachAsync(Enumerable.Range(0, Count), new ParallelOptions { MaxDegreeOfParallelism = AtOnce }, async (i, _) =>
         {
-            await bus.Bus.Publish(new OrderSubmitted(i, "through a restart"));
+            await Insist(i);
             if (Interlocked.Increment(ref confirmed) == Count / 5) half.TrySetResult();
         });
         await half.Task.Within();
@@ -53,7 +64,7 @@ public static class Recovery
         await own.Start();
         await publishing.Within(Again);
         await Stage.Until(() => Task.FromResult(seen.Count == Count), $"each of {Count} messages", Again);
-        Expect.That(afresh <= AtOnce, $"what came again, came as redelivered, but for what was under way: {afresh}");
+        Expect.That(afresh <= AtOnce + insisted, $"what came again, came as redelivered, but for what was under way: {afresh}, {insisted}");
     }
 
     /// <summary>What was being consumed at the cut is delivered again.</summary>
@@ -177,8 +188,8 @@ public static class Recovery
     {
         await using var own = await OwnBroker.Start(stage.Options, "low-memory");
         await using var plain = await new ConnectionFactory { Uri = own.Address, AutomaticRecoveryEnabled = false }.CreateConnectionAsync("plain");
-        var (blocked, unblocked) = (new Inbox<string>(), new Inbox<string>());
-        plain.ConnectionBlockedAsync += (_, e) => { blocked.Add(e.Reason); return Task.CompletedTask; };
+        var (blocked, unblocked, enough) = (new Inbox<string>(), new Inbox<string>(), new CancellationTokenSource());
+        plain.ConnectionBlockedAsync += (_, e) => { enough.Cancel(); blocked.Add(e.Reason); return Task.CompletedTask; };
         plain.ConnectionUnblockedAsync += (_, _) => { unblocked.Add("unblocked"); return Task.CompletedTask; };
         await using var channel = await plain.CreateChannelAsync();
         await channel.QueueDeclareAsync("heavy", true, false, false);
@@ -188,7 +199,7 @@ public static class Recovery
         var body = new byte[1_500_000];
         var flood = Task.Run(async () =>
         {
-            for (var i = 0; i < 200 && blocked.IsEmpty; i++)
+            for (var i = 0; i < 200 && !enough.IsCancellationRequested; i++)
             {
                 await channel.BasicPublishAsync("", "heavy", false, new BasicProperties(), body);
                 await Task.Delay(20);

@@ -144,8 +144,7 @@ public static class Routing
     {
         var got = new Inbox<int>();
         await using var bus = await stage.Start(stage.Endpoint("bound"), e => e.Handler<OrderSubmitted>(c => { got.Add(c.Message.Number); return Task.CompletedTask; }));
-        var returned = await Expect.Throws<MessageReturnedException>(() => bus.Bus.Publish(new OrderIgnored(1), c => c.Mandatory = true).Within());
-        Expect.Contains("NO_ROUTE", $"{returned}");
+        await Expect.Throws<MessageReturnedException>(() => bus.Bus.Publish(new OrderIgnored(1), c => c.Mandatory = true).Within());
         await bus.Bus.Publish(new OrderSubmitted(2, "bound"), c => c.Mandatory = true).Within();
         Expect.Same(2, await got.Next());
         async Task<bool> Publish(int i)
