@@ -148,16 +148,14 @@ public static class Buses
                 c.ConfigureEndpoints(context);
             });
         });
-        builder.Services.Configure<MassTransitHostOptions>(o => o.WaitUntilStarted = true);
-        using var host = builder.Build();
-        await host.StartAsync().Within();
-        await using (var scope = host.Services.CreateAsyncScope())
+        await using var hosted = await Hosted.Start(builder);
+        await using (var scope = hosted.Services.CreateAsyncScope())
         {
             var client = scope.ServiceProvider.GetRequiredService<IRequestClient<CheckOrder>>();
             var response = await client.GetResponse<OrderStatus>(new CheckOrder(7)).Within();
             Expect.Same(new OrderStatus(7, "shipped"), response.Message);
         }
-        await host.StopAsync().Within();
+        await hosted.Stop();
     }
 
     private sealed class StatusConsumer : IConsumer<CheckOrder>

@@ -1,6 +1,8 @@
 // What one scenario needs: buses whose names no other run uses, a plain connection that looks at the broker beside them, and removal at the end.
 // Checks nothing itself.
 using MassTransit;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
 using RabbitMQ.Client;
 using RabbitMQ.Client.Exceptions;
 
@@ -236,6 +238,41 @@ public sealed class Running(IBusControl control) : IAsyncDisposable
         await (await control.GetSendEndpoint(new Uri(address))).Send(message, c => configure?.Invoke(c)).Within();
 
     public async ValueTask DisposeAsync() => await Stop();
+}
+
+/// <summary>A host of services with a bus, which stops when it is disposed.</summary>
+public sealed class Hosted : IAsyncDisposable
+{
+    private readonly IHost host;
+    private bool stopped;
+
+    private Hosted(IHost host) => this.host = host;
+
+    public IServiceProvider Services => host.Services;
+
+    public static async Task<Hosted> Start(HostApplicationBuilder builder)
+    {
+        builder.Services.Configure<MassTransitHostOptions>(o => o.WaitUntilStarted = true);
+        var hosted = new Hosted(builder.Build());
+        try { await hosted.host.StartAsync().Within(); }
+        catch { await hosted.DisposeAsync(); throw; }
+        return hosted;
+    }
+
+    public async Task Stop()
+    {
+        if (stopped) return;
+        stopped = true;
+        await host.StopAsync().Within();
+    }
+
+    /// <summary>What failed before counts, not what its end says.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        try { await Stop(); }
+        catch (Exception) { }
+        _ = Task.Run(host.Dispose);
+    }
 }
 
 /// <summary>Tells when an endpoint becomes ready, and when it fails.</summary>
