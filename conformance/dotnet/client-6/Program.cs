@@ -3,7 +3,7 @@
 using Conformance;
 
 ThreadPool.SetMinThreads(128, 128);
-Soon.Limit = TimeSpan.FromSeconds(20);
+Soon.Limit = TimeSpan.FromSeconds(30);
 
 if (args.FirstOrDefault() == "role") return await Roles.Run(args[1..]);
 if (Options.Parse(args) is not { } options)

@@ -51,7 +51,7 @@ public sealed class Stage : IAsyncDisposable
 
     public async Task<OldBus> Bus(Uri address, Action<ConnectionFactory>? configure, params Endpoint[] endpoints)
     {
-        var bus = await OldBus.Start(address, configure, endpoints).Within();
+        var bus = await OldBus.Start(address, configure, endpoints).Within(TimeSpan.FromSeconds(60), "the start of a bus");
         lock (names) names.Add(bus.Name);
         lock (buses) buses.Add(bus);
         return bus;

@@ -6,7 +6,7 @@ using Microsoft.Extensions.Logging;
 
 // MassTransit blocks threads while it starts clients; on few cores the pool would add them two a second.
 ThreadPool.SetMinThreads(128, 128);
-Soon.Limit = TimeSpan.FromSeconds(20);
+Soon.Limit = TimeSpan.FromSeconds(30);
 
 if (Environment.GetEnvironmentVariable("CHECK_LOG") == "1")
     LogContext.ConfigureCurrentLogContext(LoggerFactory.Create(b => b.SetMinimumLevel(LogLevel.Debug).AddSimpleConsole(o => (o.SingleLine, o.TimestampFormat) = (true, "HH:mm:ss.fff "))));

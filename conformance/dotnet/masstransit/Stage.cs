@@ -212,7 +212,7 @@ public sealed class Running(IBusControl control) : IAsyncDisposable
 
     public async Task Start()
     {
-        using var limit = new CancellationTokenSource(Soon.Limit);
+        using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(60));
         await control.StartAsync(limit.Token);
     }
 

@@ -34,9 +34,10 @@ public sealed class Child : IAsyncDisposable
 
     public bool HasExited => process.HasExited;
 
-    public Task<string> Line() => lines.Next();
+    /// <summary>The next line; a process takes a while to start where many do so at once.</summary>
+    public Task<string> Line() => lines.Next(TimeSpan.FromSeconds(60), "the next line of a process");
 
-    public async Task Expect(string line) => Conformance.Expect.Same(line, await lines.Next());
+    public async Task Expect(string line) => Conformance.Expect.Same(line, await Line());
 
     public void Tell(string line) { process.StandardInput.WriteLine(line); process.StandardInput.Flush(); }
 

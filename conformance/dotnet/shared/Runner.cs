@@ -14,10 +14,10 @@ public sealed class Skipped(string why) : Exception(why);
 public sealed class Runner<TStage>(Options options, Func<Task<TStage>> open) where TStage : IAsyncDisposable
 {
     /// <summary>How long one scenario may take, and its removal again.</summary>
-    private static readonly TimeSpan Limit = TimeSpan.FromSeconds(90);
+    private static readonly TimeSpan Limit = TimeSpan.FromSeconds(150);
 
     /// <summary>When the program ends, come what may.</summary>
-    private static readonly TimeSpan End = TimeSpan.FromMinutes(8);
+    private static readonly TimeSpan End = TimeSpan.FromMinutes(9);
 
     private readonly ConcurrentBag<string> outcomes = [];
 
