@@ -50,8 +50,8 @@ public static class Buses
             if (cut) proxy.Cut();
             else await bus.Stop();
             await Stage.Until(() => !stage.HasQueue(name), "the end of its queue");
-            Expect.That(!stage.HasExchange(name), "its exchange is gone");
-            Expect.That(!stage.HasExchange(whisper.Name), "the exchange of the non-public message is gone");
+            await stage.NoMoreExchange(name);
+            await stage.NoMoreExchange(whisper.Name);
         }
     }
 
@@ -64,7 +64,7 @@ public static class Buses
         await bus.Stop();
         Expect.That(stage.HasExchange(name), "it outlives its consumer");
         await Stage.Until(() => !stage.HasExchange(name), "the end of an unused bus queue's exchange", TimeSpan.FromSeconds(6));
-        Expect.That(!stage.HasQueue(name), "the queue is gone");
+        await stage.NoMoreQueue(name);
     }
 
     private static async Task Purge(Stage stage)

@@ -40,7 +40,7 @@ public static class Requests
         await client.Stop();
         Expect.That(stage.HasQueue(client.Name), "the bus queue is there for another minute");
         stage.DeleteQueue(client.Name);
-        Expect.That(!stage.HasExchange(client.Name), "the bus exchange goes with its only binding");
+        await stage.NoMoreExchange(client.Name);
     }
 
     private static async Task LateResponse(Stage stage)
@@ -58,7 +58,7 @@ public static class Requests
         await Expect.Throws<TimeoutException>(() => client.Ask(check, 1, TimeSpan.FromMilliseconds(500)));
         await client.Stop();
         stage.DeleteQueue(client.Name);
-        Expect.That(!stage.HasExchange(client.Name), "the asker's exchange is gone");
+        await stage.NoMoreExchange(client.Name);
         release.SetResult();
         Expect.Same(1, await done.Next());
         await AskMany(await stage.Bus(), check, 2, 5, 5);

@@ -84,6 +84,11 @@ public sealed class Stage : IAsyncDisposable
 
     public bool HasExchange(string name) => Exists(c => c.ExchangeDeclarePassive(name));
 
+    /// <summary>What ends with a connection or a consumer is gone soon after the client has heard of its end.</summary>
+    public Task NoMoreQueue(string name) => Until(() => !HasQueue(name), $"the end of queue {name}");
+
+    public Task NoMoreExchange(string name) => Until(() => !HasExchange(name), $"the end of exchange {name}");
+
     public BasicGetResult Get(string queue)
     {
         using var channel = connection.CreateModel();

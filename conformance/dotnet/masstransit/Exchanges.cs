@@ -95,9 +95,9 @@ public static class Exchanges
         Expect.That(await stage.HasExchange(name), "its exchange is there while it runs");
         await handle.StopAsync(CancellationToken.None).Within();
         await bus.Stop();
-        Expect.That(!await stage.HasQueue(name), "its queue is gone");
-        Expect.That(!await stage.HasExchange(name), "its exchange is gone");
-        Expect.That(!await stage.HasExchange(stage.ExchangeOf<Whisper>()), "the exchange of the non-public message is gone");
+        await stage.NoMoreQueue(name);
+        await stage.NoMoreExchange(name);
+        await stage.NoMoreExchange(stage.ExchangeOf<Whisper>());
 
         // The same when the process has no time to say goodbye.
         await using var child = Child.Again("role", "temporary", $"{stage.Address}", stage.Prefix);
@@ -106,7 +106,7 @@ public static class Exchanges
         Expect.That(await stage.HasExchange(left), "the child's exchange is there while it runs");
         await child.Kill();
         await Stage.Until(async () => !await stage.HasExchange(left), "the end of a killed process's exchange");
-        Expect.That(!await stage.HasQueue(left), "a killed process's queue is gone");
+        await stage.NoMoreQueue(left);
         await Stage.Until(async () => !await stage.HasExchange(stage.ExchangeOf<Whisper>()), "the end of the exchange of the non-public message");
     }
 
@@ -124,8 +124,8 @@ public static class Exchanges
         await bus.Bus.Publish(new OrderSeldom(1));
         Expect.Same(1, await got.Next());
         await handle.StopAsync(CancellationToken.None).Within();
-        Expect.That(!await stage.HasQueue(name), "its queue is gone");
-        Expect.That(!await stage.HasExchange(name), "its exchange is gone");
+        await stage.NoMoreQueue(name);
+        await stage.NoMoreExchange(name);
         Expect.That(await stage.HasExchange(stage.ExchangeOf<OrderSeldom>()), "the message's exchange stays");
     }
 }

@@ -212,8 +212,10 @@ public static class Recovery
         var held = Publish();
         await Expect.Throws<TimeoutException>(() => held.WaitAsync(TimeSpan.FromSeconds(1)));
         await using var other = await new ConnectionFactory { Uri = own.Address, AutomaticRecoveryEnabled = false }.CreateConnectionAsync("operator");
-        await using (var purge = await other.CreateChannelAsync()) await purge.QueuePurgeAsync("heavy").Within();
+        await using var purge = await other.CreateChannelAsync();
+        // Once is not enough where more of the flood is on its way than what was taken in.
+        await Stage.Until(async () => { await purge.QueuePurgeAsync("heavy"); return held.IsCompleted; }, "the end of the publishes that were held back");
+        await held;
         await unblocked.Next();
-        await held.Within();
     }
 }

@@ -53,8 +53,8 @@ public static class Requests
         var queue = Stage.NameOf(client.Bus.Address);
         Expect.That(replies.All(r => r != null && Stage.NameOf(r) == queue), "responses go to the bus queue");
         await client.Stop();
-        Expect.That(!await stage.HasQueue(queue), "the bus queue is gone after the stop");
-        Expect.That(!await stage.HasExchange(queue), "the bus exchange is gone after the stop");
+        await stage.NoMoreQueue(queue);
+        await stage.NoMoreExchange(queue);
     }
 
     /// <summary>The responder declares the vanished exchange again, publishes into the void, and is none the worse for it.</summary>
@@ -76,7 +76,7 @@ public static class Requests
             await Expect.Throws<RequestTimeoutException>(() => Ask(client.Bus.CreateRequestClient<CheckOrder>(RequestTimeout.After(ms: 700)), 1));
             Expect.Same(1, await began.Next());
         }
-        Expect.That(!await stage.HasExchange(stage.Also(queue)), "the asker's exchange is gone");
+        await stage.NoMoreExchange(stage.Also(queue));
         release.SetResult();
         Expect.Same(1, await done.Next());
         await using (var client = await stage.Start()) await AskMany(client.Bus.CreateRequestClient<CheckOrder>(Timeout), 2, 5);

@@ -117,6 +117,13 @@ public sealed class Stage : IAsyncDisposable
 
     public Task<bool> HasExchange(string name) => Exists(c => c.ExchangeDeclarePassiveAsync(name));
 
+    /// <summary>
+    /// What ends with a connection or a consumer is gone soon after the client has heard of its end: at once in most brokers, a little later in RabbitMQ 4.3.
+    /// </summary>
+    public Task NoMoreQueue(string name) => Until(async () => !await HasQueue(name), $"the end of queue {name}");
+
+    public Task NoMoreExchange(string name) => Until(async () => !await HasExchange(name), $"the end of exchange {name}");
+
     /// <summary>Takes the next message out of the queue: there must be one.</summary>
     public async Task<BasicGetResult> Get(string queue)
     {
