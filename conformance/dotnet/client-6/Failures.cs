@@ -101,6 +101,12 @@ public static class Failures
         })).Within();
         var came = await got.Take(100);
         Expect.SameList(Enumerable.Range(0, 100), came.Select(m => m.Number).Order());
+        var latest = 0.0;
+        foreach (var (number, _) in came)
+        {
+            latest = Math.Max(latest, due[number]);
+            Expect.That(latest - due[number] < 500, $"{number} comes before what is due {latest - due[number]:0} ms after it");
+        }
         foreach (var (number, at) in came) Expect.That(at >= due[number] - 50 && at < due[number] + 5000, $"{at:0} ms is {due[number]:0} ms, or a little more");
     }
 

@@ -76,12 +76,12 @@ public static class Delays
         var came = await got.Take(100);
         Expect.SameList(Enumerable.Range(0, 100), came.Select(m => m.Number).Order());
         foreach (var (number, at) in came) Due(TimeSpan.Zero, at - due[number]);
-        // Two exchanges, each in order of what is due; neighbours are 20 ms apart, which is what a busy machine may mix up.
-        foreach (var parity in new[] { 0, 1 })
+        // In the order in which they are due, but for what a busy machine takes to hand a message to the broker after its delay was reckoned.
+        var latest = DateTime.MinValue;
+        foreach (var (number, _) in came)
         {
-            var order = came.Select(m => m.Number).Where(n => n % 2 == parity).ToList();
-            var furthest = order.Select((n, i) => Math.Abs(n / 2 - i)).Max();
-            Expect.That(furthest <= 3, $"they come in the order in which they are due: {string.Join(" ", order)}");
+            latest = due[number] > latest ? due[number] : latest;
+            Expect.That(latest - due[number] < TimeSpan.FromMilliseconds(500), $"{number} comes before what is due {(latest - due[number]).TotalMilliseconds:0} ms after it");
         }
     }
 

@@ -129,7 +129,7 @@ public static class Recovery
         Expect.Same(1, await got.Next());
         ready.Forget();
         await stage.DeleteQueue(endpoint);
-        await ready.Next();
+        await ready.Next(Again);
         await bus.Bus.Publish(new OrderSubmitted(2, "after"));
         Expect.Same(2, await got.Next());
     }
