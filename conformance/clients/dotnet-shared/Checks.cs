@@ -117,7 +117,7 @@ public static class Expect
     public static void Contains(string part, string whole)
     {
         if (!whole.Contains(part, StringComparison.Ordinal))
-            throw new CheckFailed($"expected \"{part}\" within \"{whole}\"");
+            throw new CheckFailed($"expected \"{part}\" within \"{(whole.Length > 500 ? whole[..500] + "..." : whole)}\"");
     }
 
     /// <summary>The exception of type E that the action must end in.</summary>
@@ -142,19 +142,23 @@ public static class Expect
 /// <summary>Bounded waits for what must come.</summary>
 public static class Soon
 {
-    /// <summary>How long one awaited event may take.</summary>
-    public static readonly TimeSpan Limit = TimeSpan.FromSeconds(10);
+    /// <summary>How long one awaited event may take, where nothing else is said.</summary>
+    public static TimeSpan Limit { get; set; } = TimeSpan.FromSeconds(10);
 
-    public static async Task<T> Within<T>(this Task<T> task, [CallerArgumentExpression(nameof(task))] string what = "")
+    public static Task<T> Within<T>(this Task<T> task, [CallerArgumentExpression(nameof(task))] string what = "") => task.Within(Limit, what);
+
+    public static Task Within(this Task task, [CallerArgumentExpression(nameof(task))] string what = "") => task.Within(Limit, what);
+
+    public static async Task<T> Within<T>(this Task<T> task, TimeSpan limit, [CallerArgumentExpression(nameof(task))] string what = "")
     {
-        try { return await task.WaitAsync(Limit); }
-        catch (TimeoutException) when (!task.IsCompleted) { throw new CheckFailed($"{what} did not come within {Limit.TotalSeconds} s"); }
+        try { return await task.WaitAsync(limit); }
+        catch (TimeoutException) when (!task.IsCompleted) { throw new CheckFailed($"{what} did not come within {limit.TotalSeconds} s"); }
     }
 
-    public static async Task Within(this Task task, [CallerArgumentExpression(nameof(task))] string what = "")
+    public static async Task Within(this Task task, TimeSpan limit, [CallerArgumentExpression(nameof(task))] string what = "")
     {
-        try { await task.WaitAsync(Limit); }
-        catch (TimeoutException) when (!task.IsCompleted) { throw new CheckFailed($"{what} did not come within {Limit.TotalSeconds} s"); }
+        try { await task.WaitAsync(limit); }
+        catch (TimeoutException) when (!task.IsCompleted) { throw new CheckFailed($"{what} did not come within {limit.TotalSeconds} s"); }
     }
 }
 
@@ -165,13 +169,33 @@ public sealed class Inbox<T>
 
     public void Add(T item) => items.Writer.TryWrite(item);
 
-    public Task<T> Next() =>
-        items.Reader.ReadAsync().AsTask().Within($"the next {typeof(T).Name}");
+    public Task<T> Next() => Next(Soon.Limit);
 
-    public async Task<List<T>> Take(int count)
+    public async Task<T> Next(TimeSpan limit, string? what = null)
+    {
+        // A read that times out must not swallow what comes later.
+        using var end = new CancellationTokenSource(limit);
+        try { return await items.Reader.ReadAsync(end.Token); }
+        catch (OperationCanceledException) { throw new CheckFailed($"{what ?? $"the next {typeof(T).Name}"} did not come within {limit.TotalSeconds} s"); }
+    }
+
+    public Task<List<T>> Take(int count) => Take(count, Soon.Limit);
+
+    /// <param name="count">How many.</param>
+    /// <param name="limit">How long each of them may take.</param>
+    /// <param name="what">What they are, for the one that does not come.</param>
+    public async Task<List<T>> Take(int count, TimeSpan limit, string? what = null)
     {
         var taken = new List<T>(count);
-        while (taken.Count < count) taken.Add(await Next());
+        while (taken.Count < count) taken.Add(await Next(limit, $"{what ?? typeof(T).Name} {taken.Count + 1} of {count}"));
+        return taken;
+    }
+
+    /// <summary>What lies in it now.</summary>
+    public List<T> Drain()
+    {
+        var taken = new List<T>();
+        while (items.Reader.TryRead(out var item)) taken.Add(item);
         return taken;
     }
 

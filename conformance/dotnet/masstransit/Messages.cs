@@ -1,4 +1,4 @@
-// The messages that the checks exchange. MassTransit names exchanges after them, so each check's stage puts a name of its own in front.
+// The messages that the scenarios exchange. MassTransit names exchanges after them, so each stage puts a name of its own in front.
 namespace Conformance.Messages;
 
 public record OrderSubmitted(int Number, string Text);
@@ -17,13 +17,20 @@ public interface IOrderEvent : IEvent
     string Order { get; }
 }
 
-public record OrderShipped(int Number, string Order) : IOrderEvent;
+public interface IAudited
+{
+    int Number { get; }
+}
+
+public record OrderShipped(int Number, string Order) : IOrderEvent, IAudited;
 
 public record CheckOrder(int Number);
 
 public record OrderStatus(int Number, string Status);
 
 public record Quote(string Kind, int Number);
+
+public record Picture(int Number, byte[] Octets);
 
 /// <summary>Not public: its exchange is transient and goes with its last binding.</summary>
 internal record Whisper(int Number);
