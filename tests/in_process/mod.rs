@@ -24,7 +24,8 @@ impl InProcess {
             runtime.block_on(async {
                 let bind = vec!["127.0.0.1:0".parse().expect("an address")];
                 // What is persistent goes the whole way, to files that need no directory.
-                let disk = Arc::new(SimulatedDisk::new(1, 1 << 40));
+                // A small disk has small segments.
+                let disk = Arc::new(SimulatedDisk::new(1, 1 << 28));
                 let broker = Broker::start_on(Config { bind, ..Config::default() }, disk).await.expect("a broker");
                 told.send(broker.address()).expect("the address is waited for");
                 let _dropped = is_over.await;
