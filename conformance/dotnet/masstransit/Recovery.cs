@@ -199,7 +199,7 @@ public static class Recovery
         var body = new byte[1_500_000];
         var flood = Task.Run(async () =>
         {
-            for (var i = 0; i < 200 && !enough.IsCancellationRequested; i++)
+            for (var i = 0; i < 400 && !enough.IsCancellationRequested; i++)
             {
                 await channel.BasicPublishAsync("", "heavy", false, new BasicProperties(), body);
                 await Task.Delay(20);
