@@ -62,7 +62,7 @@ public static class Recovery
         Expect.Same((320, "CONNECTION_FORCED"), (reason.ReplyCode, reason.ReplyText.Split(' ')[0]));
         Expect.That(confirmed < Count, "the restart came while messages were being published");
         await own.Start();
-        await publishing.Within(Again);
+        await publishing.Within(TimeSpan.FromSeconds(90));
         await Stage.Until(() => Task.FromResult(seen.Count == Count), $"each of {Count} messages", Again);
         Expect.That(afresh <= AtOnce + insisted, $"what came again, came as redelivered, but for what was under way: {afresh}, {insisted}");
     }
