@@ -34,6 +34,8 @@ public sealed class Child : IAsyncDisposable
 
     public bool HasExited => process.HasExited;
 
+    public int ExitCode => process.ExitCode;
+
     /// <summary>The next line; a process takes a while to start where many do so at once.</summary>
     public Task<string> Line() => lines.Next(TimeSpan.FromSeconds(60), "the next line of a process");
 
@@ -110,6 +112,7 @@ public sealed class OwnBroker : IAsyncDisposable
                 await socket.ConnectAsync(IPAddress.Loopback, port);
                 return;
             }
+            catch (SocketException) when (process.HasExited && process.ExitCode == 77) { throw new Skipped($"{program} knows no {string.Join(" ", variant)}"); }
             catch (SocketException) when (!process.HasExited && watch.Elapsed < TimeSpan.FromSeconds(60)) { }
         }
     }
