@@ -14,7 +14,7 @@ use conformance::target::Target;
 use in_process::InProcess;
 
 /// Cases at once.
-const JOBS: usize = 16;
+const JOBS: usize = 32;
 
 #[test]
 fn the_suite() {
