@@ -45,7 +45,7 @@ public static class Recovery
             {
                 using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(8));
                 try { await bus.Bus.Publish(new OrderSubmitted(i, "through a restart"), patience.Token); return; }
-                catch (OperationCanceledException) { }
+                catch (Exception) when (patience.IsCancellationRequested) { }
             }
         }
         var told = new TaskCompletionSource<ShutdownEventArgs>(TaskCreationOptions.RunContinuationsAsynchronously);
