@@ -38,14 +38,14 @@ public static class Recovery
             return Task.CompletedTask;
         }));
         // The client of this generation forgets some of the publishes that are under way when a connection ends, whatever the broker:
-        // their tasks never end. So an application has to give up at some time, and publish again.
+        // their tasks never end, or end with its own stumbling. So an application has to give up at some time, and publish again.
         async Task Insist(int i)
         {
             for (; ; Interlocked.Increment(ref insisted))
             {
                 using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(8));
                 try { await bus.Bus.Publish(new OrderSubmitted(i, "through a restart"), patience.Token); return; }
-                catch (OperationCanceledException) { }
+                catch (Exception) { await Task.Delay(100); }
             }
         }
         var told = new TaskCompletionSource<ShutdownEventArgs>(TaskCreationOptions.RunContinuationsAsynchronously);
