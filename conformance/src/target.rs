@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use url::Url;
 
 use crate::peer::value::Value;
-use crate::peer::{Account, HEADER, Heard, Peer};
+use crate::peer::{Account, HEADER, Heard, PATIENCE, Peer};
 
 /// How long an answer over HTTP may take.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,7 +49,7 @@ impl Target {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let port = parsed.port().unwrap_or(5672);
         let found = (host, port).to_socket_addrs().map_err(|error| format!("{host}:{port}: {error}"))?;
-        let address = found.min_by_key(SocketAddr::is_ipv6).ok_or_else(|| format!("{host}: no address"))?;
+        let address = listening(found.collect()).ok_or_else(|| format!("{host}: no address"))?;
         let mut account = Account::default();
         if !parsed.username().is_empty() {
             account.user = unescaped(parsed.username());
@@ -86,7 +86,7 @@ impl Target {
             Heard::Method(0, "connection.start", _) => {
                 Ok(Introduction { product: text("product"), version: text("version") })
             }
-            other => Err(format!("connection.start expected, heard: {other}")),
+            other => Err(format!("{}: connection.start expected, heard: {other}{}", self.address, peer.unread())),
         }
     }
 
@@ -138,10 +138,21 @@ impl Target {
         }
     }
 
-    /// Whether anybody listens.
-    pub fn is_there(&self) -> Result<(), String> {
-        TcpStream::connect(self.address).map(drop).map_err(|error| format!("{}: {error}", self.address))
+    /// Whether a management API answers, if one was named.
+    pub fn check_http(&self) -> Result<(), String> {
+        match &self.http {
+            Some(base) => self.http("GET", "/api/overview", None).map(drop).map_err(|why| format!("{base}: {why}")),
+            None => Ok(()),
+        }
     }
+}
+
+/// The address of a name where somebody listens; if nobody does, the first, an IPv4 one if there is any.
+fn listening(mut found: Vec<SocketAddr>) -> Option<SocketAddr> {
+    found.sort_by_key(SocketAddr::is_ipv6);
+    let several = found.len() > 1;
+    let there = |address: &&SocketAddr| TcpStream::connect_timeout(address, PATIENCE).is_ok();
+    found.iter().filter(|_| several).find(there).or(found.first()).copied()
 }
 
 /// Percent-encoded octets of a URL as text.
@@ -166,6 +177,16 @@ fn unescaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_several_addresses_the_one_that_listens_is_taken() {
+        let Ok(listener) = std::net::TcpListener::bind("[::1]:0") else { return };
+        let six = listener.local_addr().unwrap();
+        let four = SocketAddr::from(([127, 0, 0, 1], six.port()));
+        assert_eq!(listening(vec![six, four]), Some(six));
+        drop(listener);
+        assert_eq!(listening(vec![six, four]), Some(four));
+    }
 
     #[test]
     fn a_url_is_taken_apart() {
