@@ -19,7 +19,7 @@ use crate::runner::{Outcome, Run, Verdict};
 use crate::suite;
 use crate::target::Target;
 
-/// Plays hundreds of conversations with an AMQP 0-9-1 broker, frame by frame, and says where it is not as the
+/// Plays thousands of conversations with an AMQP 0-9-1 broker, frame by frame, and says where it is not as the
 /// specification or RabbitMQ has it.
 #[derive(Parser)]
 #[command(name = "conformance", version)]
@@ -57,7 +57,7 @@ struct RunArgs {
     /// What reports call the broker, such as "LavinMQ 2.9"; without it, what it calls itself.
     #[arg(long)]
     name: Option<String>,
-    /// Only cases whose id holds this, or is it where it has a `*`; repeat for more.
+    /// Only the case of this id; else those whose id holds this, or is it where it has a `*`. Repeat for more.
     #[arg(long)]
     only: Vec<String>,
     /// Whose behaviour is asked for: spec, rabbitmq-3.13, rabbitmq-4.2 or rabbitmq-4.3.
@@ -146,7 +146,7 @@ fn run(args: &RunArgs) -> Result<i32, String> {
         return Err(format!("the list of known failures names {id}, and no case is called so"));
     }
     if !args.only.is_empty() {
-        cases.retain(|case| args.only.iter().any(|pattern| case.is_meant(pattern)));
+        keep(&mut cases, &args.only);
     }
     if args.list {
         cases.iter().for_each(|case| say(&format!("{}  {}  [{}]", case.id, case.claim, case.source)));
@@ -202,6 +202,13 @@ fn run(args: &RunArgs) -> Result<i32, String> {
         write(path, &text)?;
     }
     Ok(code)
+}
+
+/// Leaves the cases that patterns mean: the case of exactly that id if there is one, else all that fit.
+fn keep(cases: &mut Vec<Case>, patterns: &[String]) {
+    let (ids, patterns): (Vec<&String>, Vec<&String>) =
+        patterns.iter().partition(|pattern| cases.iter().any(|case| case.id == **pattern));
+    cases.retain(|case| ids.contains(&&case.id) || patterns.iter().any(|pattern| case.is_meant(pattern)));
 }
 
 /// What is told while cases run.
@@ -368,6 +375,19 @@ fn print_drafts(cases: &[Case], target: Target, profile: Profile) -> Result<i32,
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_whole_id_means_that_case_alone() {
+        let text = "area A\nsource s\ncase a: It.\n  ok 1 tx.select\ncase a-b: It.\n  ok 1 tx.select\n";
+        let kept = |patterns: &[&str]| {
+            let mut cases = crate::case::parse("x", text).unwrap();
+            keep(&mut cases, &patterns.iter().map(|pattern| (*pattern).to_owned()).collect::<Vec<_>>());
+            cases.into_iter().map(|case| case.id).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&["x.a"]), ["x.a"]);
+        assert_eq!(kept(&["x."]), ["x.a", "x.a-b"]);
+        assert_eq!(kept(&["x.a", "*-b"]), ["x.a", "x.a-b"]);
+    }
 
     #[test]
     fn the_command_for_one_case_has_what_the_run_had() {

@@ -54,4 +54,15 @@ mod tests {
     fn every_case_reads() {
         super::cases().unwrap();
     }
+
+    #[test]
+    fn the_example_of_the_readme_can_be_put_where_it_says() {
+        let readme = include_str!("../README.md");
+        let example = readme.split("```").find(|block| block.trim_start().starts_with("case ")).unwrap();
+        let file = "ack-nack-reject";
+        let added = crate::case::parse(file, &format!("area A\n{example}")).unwrap();
+        let ids: Vec<String> = super::cases().unwrap().into_iter().map(|case| case.id).collect();
+        assert!(readme.contains(&format!("`cases/{file}.case`")) && ids.iter().any(|id| id.starts_with(file)));
+        assert!(added.iter().all(|case| !ids.contains(&case.id)));
+    }
 }
