@@ -1,7 +1,7 @@
 //! The broker under test: its URLs, how to log in, its management API and how to restart it. It knows no case.
 
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -13,7 +13,7 @@ use crate::peer::{Account, HEADER, Heard, PATIENCE, Peer};
 
 /// How long an answer over HTTP may take.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a broker may take to be back after a restart.
+/// How long a restart may take until the broker is back.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Where a broker is and who may log in.
@@ -123,12 +123,8 @@ impl Target {
     /// Runs the restart command and waits until the broker lets this account log in.
     pub fn restart(&self) -> Result<(), String> {
         let command = self.restart.as_ref().ok_or("no --restart-cmd was given")?;
-        let status =
-            Command::new("sh").arg("-c").arg(command).status().map_err(|error| format!("{command}: {error}"))?;
-        if !status.success() {
-            return Err(format!("{command}: {status}"));
-        }
         let deadline = Instant::now() + RESTART_TIMEOUT;
+        obey(command, deadline).map_err(|why| format!("{command}: {why}"))?;
         loop {
             match self.login() {
                 Ok(_) => return Ok(()),
@@ -155,6 +151,25 @@ fn listening(mut found: Vec<SocketAddr>) -> Option<SocketAddr> {
     found.iter().filter(|_| several).find(there).or(found.first()).copied()
 }
 
+/// Runs a shell command, whose words go nowhere but to standard error: a broker that it starts may outlive this program.
+fn obey(command: &str, deadline: Instant) -> Result<(), String> {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut child = shell.spawn().map_err(|error| error.to_string())?;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.success() => return Ok(()),
+            Ok(Some(status)) => return Err(status.to_string()),
+            Ok(None) if Instant::now() > deadline => {
+                let _ended = child.kill().and_then(|()| child.wait());
+                return Err("does not return".to_owned());
+            }
+            Ok(None) => std::thread::sleep(Duration::from_millis(20)),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
 /// Percent-encoded octets of a URL as text.
 fn unescaped(text: &str) -> String {
     let (mut out, mut rest) = (Vec::new(), text.as_bytes());
@@ -177,6 +192,14 @@ fn unescaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_that_fails_or_does_not_return_says_so() {
+        let soon = || Instant::now() + Duration::from_secs(20);
+        assert_eq!(obey("true", soon()), Ok(()));
+        assert!(obey("exit 3", soon()).unwrap_err().contains('3'));
+        assert_eq!(obey("exec sleep 60", Instant::now()), Err("does not return".to_owned()));
+    }
 
     #[test]
     fn of_several_addresses_the_one_that_listens_is_taken() {
