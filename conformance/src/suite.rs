@@ -51,8 +51,14 @@ fn gathered(files: impl Iterator<Item = (String, String)>) -> Result<Vec<Case>, 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn every_case_reads() {
-        super::cases().unwrap();
+    fn every_case_reads_and_claims_something_of_its_own() {
+        let mut claims = std::collections::BTreeMap::new();
+        for case in super::cases().unwrap() {
+            assert!(case.claim.ends_with('.'), "{}: {}", case.id, case.claim);
+            if let Some(other) = claims.insert(case.claim, case.id.clone()) {
+                panic!("{} claims what {other} claims", case.id);
+            }
+        }
     }
 
     #[test]
