@@ -53,6 +53,7 @@ fn played(cases: Vec<Case>, fault: Option<&'static Fault>, jobs: usize) -> Vec<O
         jobs,
         strict_texts: fault.is_none_or(|fault| fault.is_soft),
         known: Known::default(),
+        gives_up: false,
     };
     run.all(cases, |_| {})
 }

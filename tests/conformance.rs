@@ -25,6 +25,7 @@ fn the_suite() {
         profile: Profile::Rabbit43,
         jobs: JOBS,
         strict_texts: true,
+        gives_up: false,
         known: Known::read(&list).unwrap(),
     };
     let cases = suite::cases().unwrap();

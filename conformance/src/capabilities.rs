@@ -24,18 +24,26 @@ const DECLARED: &[(&str, &str, &str)] = &[
     ("deduplication", "exchange", "type=x-message-deduplication arguments={x-cache-size: int32 10}"),
 ];
 
+/// Why a broker does not offer something, or nothing if it does; an error if it could not be asked.
+type Answer = Result<Option<String>, String>;
+
 /// Answers that are known so far.
 #[derive(Default)]
-pub struct Capabilities(Mutex<BTreeMap<String, Result<(), String>>>);
+pub struct Capabilities(Mutex<BTreeMap<String, Answer>>);
 
 impl Capabilities {
-    /// Whether the broker offers all of these; else why a case is skipped.
-    pub fn offer(&self, target: &Target, needs: &[String]) -> Result<(), String> {
+    /// What of all these the broker lacks, if anything. An error: it could not be asked.
+    pub fn lacking(&self, target: &Target, needs: &[String]) -> Result<Option<String>, String> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for need in needs {
-            known.entry(need.clone()).or_insert_with(|| ask(target, need)).clone()?;
+            let answer = known.entry(need.clone()).or_insert_with(|| ask(target, need));
+            match answer {
+                Ok(None) => {}
+                Ok(lack) => return Ok(lack.clone()),
+                Err(why) => return Err(format!("whether it has `{need}` could not be asked: {why}")),
+            }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Whether a word can be needed at all.
@@ -45,11 +53,11 @@ impl Capabilities {
     }
 }
 
-fn ask(target: &Target, need: &str) -> Result<(), String> {
+fn ask(target: &Target, need: &str) -> Answer {
     match need {
         "http" => http(target),
-        "restart" if target.can_restart() => Ok(()),
-        "restart" => Err("no --restart-cmd was given".to_owned()),
+        "restart" if target.can_restart() => Ok(None),
+        "restart" => Ok(Some("no --restart-cmd was given".to_owned())),
         "global-qos" => global_qos(target),
         "event-exchange" => event_exchange(target),
         need => match DECLARED.iter().find(|(name, ..)| *name == need) {
@@ -59,15 +67,15 @@ fn ask(target: &Target, need: &str) -> Result<(), String> {
     }
 }
 
-fn http(target: &Target) -> Result<(), String> {
+fn http(target: &Target) -> Answer {
     if !target.has_http() {
-        return Err("no --http was given".to_owned());
+        return Ok(Some("no --http was given".to_owned()));
     }
-    match target.http("GET", "/api/users", None)? {
-        (200, _) => Ok(()),
-        (401 | 403, _) => Err(format!("right missing: {} is no administrator", target.account.user)),
-        (status, _) => Err(format!("capability absent: /api/users answers {status}")),
-    }
+    Ok(match target.http("GET", "/api/users", None)? {
+        (200, _) => None,
+        (401 | 403, _) => Some(format!("right missing: {} is no administrator", target.account.user)),
+        (status, _) => Some(format!("capability absent: /api/users answers {status}")),
+    })
 }
 
 fn channel(target: &Target) -> Result<Peer, String> {
@@ -76,28 +84,28 @@ fn channel(target: &Target) -> Result<Peer, String> {
     Ok(peer)
 }
 
-fn declared(target: &Target, need: &str, kind: &str, options: &str) -> Result<(), String> {
+fn declared(target: &Target, need: &str, kind: &str, options: &str) -> Answer {
     let name = format!("{NAME}.{need}");
     let mut peer = channel(target)?;
     let answer = peer.call(1, &format!("{kind}.declare"), &format!("{kind}={name} {options}"))?;
     if answer.method() != Some(&format!("{kind}.declare-ok")) {
-        return Err(format!("capability absent: {need} ({answer})"));
+        return Ok(Some(format!("capability absent: {need} ({answer})")));
     }
     peer.call(1, &format!("{kind}.delete"), &format!("{kind}={name}"))?;
-    Ok(())
+    Ok(None)
 }
 
 /// The broker itself declares it, in one virtual host: it is there or not.
-fn event_exchange(target: &Target) -> Result<(), String> {
+fn event_exchange(target: &Target) -> Answer {
     let answer = channel(target)?.call(1, "exchange.declare", "exchange=amq.rabbitmq.event type=topic passive")?;
-    match answer.method() {
-        Some("exchange.declare-ok") => Ok(()),
-        _ => Err(format!("capability absent: event-exchange ({answer})")),
-    }
+    Ok(match answer.method() {
+        Some("exchange.declare-ok") => None,
+        _ => Some(format!("capability absent: event-exchange ({answer})")),
+    })
 }
 
 /// A broker may deny a prefetch for a whole channel by taking it as one for each consumer: two consumers then get two.
-fn global_qos(target: &Target) -> Result<(), String> {
+fn global_qos(target: &Target) -> Answer {
     let mut peer = channel(target)?;
     peer.call(1, "basic.qos", "prefetch-count=1 global")?;
     peer.call(1, "confirm.select", "")?;
@@ -124,8 +132,8 @@ fn global_qos(target: &Target) -> Result<(), String> {
                 }
             }
             Heard::Header(..) | Heard::Body(..) => {}
-            other => return Err(format!("capability absent: global-qos ({other})")),
+            other => return Ok(Some(format!("capability absent: global-qos ({other})"))),
         }
     }
-    if deliveries == 1 { Ok(()) } else { Err("capability absent: global-qos (denied)".to_owned()) }
+    Ok((deliveries != 1).then(|| "capability absent: global-qos (denied)".to_owned()))
 }

@@ -177,6 +177,9 @@ fn finish(case: &mut Case) -> Result<(), String> {
             case.needs.push(need.to_owned());
         }
     }
+    if case.alone && case.needs.iter().any(|need| need == "restart") {
+        return Err("restarts the broker, which all cases that do so await together: it cannot be `alone`".to_owned());
+    }
     let says = |step: &Step| !step.expected.is_empty() || judges(&step.text);
     if !case.steps.iter().any(says) {
         return Err("expects nothing, so it cannot fail".to_owned());
@@ -219,6 +222,9 @@ mod tests {
     fn a_case_that_cannot_fail_is_refused() {
         let error = parse("queue", "area Q\nsource s\ncase a: It.\n  send 1 tx.select\n").unwrap_err();
         assert!(error.contains("cannot fail"), "{error}");
+        let error =
+            parse("queue", "area Q\nsource s\ncase a: It.\n  alone\n  restart\n  ok 1 tx.select\n").unwrap_err();
+        assert!(error.contains("cannot be `alone`"), "{error}");
         assert!(parse("queue", "case a It.\n").is_err());
     }
 }

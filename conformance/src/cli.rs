@@ -19,7 +19,7 @@ use crate::runner::{Outcome, Run, Verdict};
 use crate::suite;
 use crate::target::Target;
 
-/// Plays hundreds of conversations with an AMQP 0-9-1 broker, frame by frame, and says where it is not as the
+/// Plays thousands of conversations with an AMQP 0-9-1 broker, frame by frame, and says where it is not as the
 /// specification or RabbitMQ has it.
 #[derive(Parser)]
 #[command(name = "conformance", version)]
@@ -57,7 +57,7 @@ struct RunArgs {
     /// What reports call the broker, such as "LavinMQ 2.9"; without it, what it calls itself.
     #[arg(long)]
     name: Option<String>,
-    /// Only cases whose id holds this, or is it where it has a `*`; repeat for more.
+    /// Only the case of this id; else those whose id holds this, or is it where it has a `*`. Repeat for more.
     #[arg(long)]
     only: Vec<String>,
     /// Whose behaviour is asked for: spec, rabbitmq-3.13, rabbitmq-4.2 or rabbitmq-4.3.
@@ -146,7 +146,7 @@ fn run(args: &RunArgs) -> Result<i32, String> {
         return Err(format!("the list of known failures names {id}, and no case is called so"));
     }
     if !args.only.is_empty() {
-        cases.retain(|case| args.only.iter().any(|pattern| case.is_meant(pattern)));
+        keep(&mut cases, &args.only);
     }
     if args.list {
         cases.iter().for_each(|case| say(&format!("{}  {}  [{}]", case.id, case.claim, case.source)));
@@ -164,11 +164,21 @@ fn run(args: &RunArgs) -> Result<i32, String> {
     if cases.is_empty() {
         return Err(format!("no case is called {}", args.only.join(" or ")));
     }
+    let mut files = Vec::new();
+    for pair in args.report.chunks(2) {
+        // Better told now than after the run.
+        if let [kind, path] = pair {
+            let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+            file.map_err(|error| format!("{path}: {error}"))?;
+            files.push((kind.as_str(), Path::new(path)));
+        }
+    }
     let introduction = target.introduction()?;
+    target.check_http()?;
     let name = args.name.clone().unwrap_or_else(|| format!("{} {}", introduction.product, introduction.version));
     target.login().map_err(|why| format!("cannot log in as {}: {why}", target.account.user))?;
-    say(&format!("{} cases against {name} ({})", cases.len(), args.url));
     let _proxy = args.fault.as_deref().map(|name| play_fault(name, &mut target)).transpose()?;
+    say(&format!("{} cases against {name} ({})", cases.len(), args.url));
     let (start, total) = (Instant::now(), cases.len());
     let run = Run {
         target: Arc::new(target),
@@ -176,22 +186,29 @@ fn run(args: &RunArgs) -> Result<i32, String> {
         jobs: args.jobs,
         strict_texts: args.strict_texts,
         known,
+        gives_up: args.fault.is_none(),
     };
     let mut progress = Progress { total, done: 0, bad: 0, live: std::io::stdout().is_terminal() };
     let outcomes = run.all(cases, |outcome| progress.tell(outcome, args));
     progress.end();
     let report = Report::new(&name, &introduction, args.profile, &outcomes);
-    for pair in args.report.chunks(2) {
-        if let [kind, path] = pair {
-            let text = match kind.as_str() {
-                "junit" => junit::xml(&report),
-                "html" => html::page(std::slice::from_ref(&report)),
-                _ => report.json()?,
-            };
-            write(Path::new(path), &text)?;
-        }
+    let code = summary(&outcomes, start.elapsed().as_secs_f64());
+    for (kind, path) in files {
+        let text = match kind {
+            "junit" => junit::xml(&report),
+            "html" => html::page(std::slice::from_ref(&report)),
+            _ => report.json()?,
+        };
+        write(path, &text)?;
     }
-    Ok(summary(&outcomes, start.elapsed().as_secs_f64()))
+    Ok(code)
+}
+
+/// Leaves the cases that patterns mean: the case of exactly that id if there is one, else all that fit.
+fn keep(cases: &mut Vec<Case>, patterns: &[String]) {
+    let (ids, patterns): (Vec<&String>, Vec<&String>) =
+        patterns.iter().partition(|pattern| cases.iter().any(|case| case.id == **pattern));
+    cases.retain(|case| ids.contains(&&case.id) || patterns.iter().any(|pattern| case.is_meant(pattern)));
 }
 
 /// What is told while cases run.
@@ -205,7 +222,10 @@ struct Progress {
 impl Progress {
     fn tell(&mut self, outcome: &Outcome, args: &RunArgs) {
         self.done += 1;
-        if outcome.is_bad() {
+        if outcome.untried {
+            // The summary says so once.
+            self.bad += usize::from(outcome.is_bad());
+        } else if outcome.is_bad() {
             self.bad += 1;
             self.clear();
             say(&failure(outcome, args));
@@ -253,12 +273,38 @@ fn failure(outcome: &Outcome, args: &RunArgs) -> String {
             lines.extend(outcome.reason.lines().map(|line| format!("  {line}")));
         }
     }
-    let http = args.http.as_ref().map_or_else(String::new, |http| format!(" --http {http}"));
-    lines.push(format!(
-        "  alone: cargo run --release -p conformance -- --url {}{http} --profile {} --only {}",
-        args.url, args.profile, case.id
-    ));
+    lines.push(format!("  alone: {}", alone(&case.id, args)));
     lines.join("\n")
+}
+
+/// The command that runs one case alone, to be given to a shell.
+fn alone(id: &str, args: &RunArgs) -> String {
+    let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let options = [
+        ("--url", Some(args.url.clone())),
+        ("--http", args.http.clone()),
+        ("--restart-cmd", args.restart_cmd.clone()),
+        ("--profile", Some(args.profile.to_string())),
+        ("--fault", args.fault.clone()),
+        ("--cases", text(&args.cases)),
+        ("--only", Some(id.to_owned())),
+    ];
+    let mut command = "cargo run --release -p conformance --".to_owned();
+    for (option, value) in options {
+        if let Some(value) = value {
+            command += &format!(" {option} {}", quoted(&value));
+        }
+    }
+    command + if args.strict_texts { " --strict-texts" } else { "" }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+,=".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
 }
 
 /// A table by area and the exit code.
@@ -275,30 +321,35 @@ fn summary(outcomes: &[Outcome], seconds: f64) -> i32 {
         counts[column] += 1;
         counts[4] += usize::from(!outcome.texts.is_empty());
     }
-    say(&format!("{:<34} {:>5} {:>6} {:>5} {:>8} {:>6}", "", "pass", "known", "fail", "skipped", "texts"));
+    let width = areas.keys().map(|area| area.chars().count()).max().unwrap_or(0);
+    say(&format!("{:<width$} {:>5} {:>6} {:>5} {:>8} {:>6}", "", "pass", "known", "fail", "skipped", "texts"));
     let mut all = [0; 5];
     for (area, counts) in &areas {
         all.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
-        say(&row(area, counts));
+        say(&row(area, width, counts));
     }
-    say(&row("all", &all));
+    say(&row("all", width, &all));
     let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
     for outcome in outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Skipped) {
         *reasons.entry(&outcome.reason).or_default() += 1;
     }
     reasons.iter().for_each(|(reason, count)| say(&format!("skipped {count}: {reason}")));
     let bad: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.is_bad()).collect();
-    bad.iter().for_each(|outcome| {
+    let (untried, tried): (Vec<&Outcome>, Vec<&Outcome>) = bad.iter().partition(|outcome| outcome.untried);
+    tried.iter().for_each(|outcome| {
         let what = if outcome.verdict == Verdict::Pass { "passes, but is listed" } else { "fails" };
         say(&format!("{}: {what}", outcome.case.id));
     });
+    if let Some(first) = untried.first() {
+        say(&format!("{} cases {}", untried.len(), first.reason));
+    }
     say(&format!("{} cases in {seconds:.1} s, {} bad", outcomes.len(), bad.len()));
     i32::from(!bad.is_empty())
 }
 
-fn row(area: &str, [pass, known, fail, skipped, texts]: &[usize; 5]) -> String {
+fn row(area: &str, width: usize, [pass, known, fail, skipped, texts]: &[usize; 5]) -> String {
     let texts = if *texts == 0 { String::new() } else { format!("{texts} off") };
-    format!("{area:<34} {pass:>5} {known:>6} {fail:>5} {skipped:>8} {texts:>6}")
+    format!("{area:<width$} {pass:>5} {known:>6} {fail:>5} {skipped:>8} {texts:>6}")
 }
 
 fn print_drafts(cases: &[Case], target: Target, profile: Profile) -> Result<i32, String> {
@@ -319,4 +370,30 @@ fn print_drafts(cases: &[Case], target: Target, profile: Profile) -> Result<i32,
         }
     }
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_id_means_that_case_alone() {
+        let text = "area A\nsource s\ncase a: It.\n  ok 1 tx.select\ncase a-b: It.\n  ok 1 tx.select\n";
+        let kept = |patterns: &[&str]| {
+            let mut cases = crate::case::parse("x", text).unwrap();
+            keep(&mut cases, &patterns.iter().map(|pattern| (*pattern).to_owned()).collect::<Vec<_>>());
+            cases.into_iter().map(|case| case.id).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&["x.a"]), ["x.a"]);
+        assert_eq!(kept(&["x."]), ["x.a", "x.a-b"]);
+        assert_eq!(kept(&["x.a", "*-b"]), ["x.a", "x.a-b"]);
+    }
+
+    #[test]
+    fn the_command_for_one_case_has_what_the_run_had() {
+        let args = ["conformance", "--url", "amqp://h/a&b", "--restart-cmd", "echo 'x'", "--strict-texts"];
+        let command = alone("queue.a", &Cli::parse_from(args).run);
+        let end = "--url 'amqp://h/a&b' --restart-cmd 'echo '\\''x'\\''' --profile rabbitmq-4.3 --only queue.a --strict-texts";
+        assert!(command.ends_with(end), "{command}");
+    }
 }

@@ -51,7 +51,24 @@ fn gathered(files: impl Iterator<Item = (String, String)>) -> Result<Vec<Case>, 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn every_case_reads() {
-        super::cases().unwrap();
+    fn every_case_reads_and_claims_something_of_its_own() {
+        let mut claims = std::collections::BTreeMap::new();
+        for case in super::cases().unwrap() {
+            assert!(case.claim.ends_with('.'), "{}: {}", case.id, case.claim);
+            if let Some(other) = claims.insert(case.claim, case.id.clone()) {
+                panic!("{} claims what {other} claims", case.id);
+            }
+        }
+    }
+
+    #[test]
+    fn the_example_of_the_readme_can_be_put_where_it_says() {
+        let readme = include_str!("../README.md");
+        let example = readme.split("```").find(|block| block.trim_start().starts_with("case ")).unwrap();
+        let file = "ack-nack-reject";
+        let added = crate::case::parse(file, &format!("area A\n{example}")).unwrap();
+        let ids: Vec<String> = super::cases().unwrap().into_iter().map(|case| case.id).collect();
+        assert!(readme.contains(&format!("`cases/{file}.case`")) && ids.iter().any(|id| id.starts_with(file)));
+        assert!(added.iter().all(|case| !ids.contains(&case.id)));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::peer::value::{Hex, Reader};
-use crate::peer::{Heard, Listener};
+use crate::peer::{Beginning, Heard, Listener};
 
 /// Lines kept; what comes after is counted. A case says far less.
 const LINES: usize = 2_000;
@@ -68,9 +68,7 @@ fn frames(octets: &[u8]) -> Vec<String> {
     let mut rest = octets;
     while !rest.is_empty() {
         let Some((line, after)) = frame(rest) else {
-            let shown = rest.get(..64).unwrap_or(rest);
-            let more = if shown.len() < rest.len() { format!("... of {} octets", rest.len()) } else { String::new() };
-            lines.push(format!("octets {}{more}", Hex(shown)));
+            lines.push(format!("octets {}", Beginning(rest)));
             break;
         };
         lines.push(line);

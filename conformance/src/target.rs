@@ -1,7 +1,7 @@
 //! The broker under test: its URLs, how to log in, its management API and how to restart it. It knows no case.
 
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -9,11 +9,11 @@ use serde_json::Value as Json;
 use url::Url;
 
 use crate::peer::value::Value;
-use crate::peer::{Account, HEADER, Heard, Peer};
+use crate::peer::{Account, HEADER, Heard, PATIENCE, Peer};
 
 /// How long an answer over HTTP may take.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a broker may take to be back after a restart.
+/// How long a restart may take until the broker is back.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Where a broker is and who may log in.
@@ -49,7 +49,7 @@ impl Target {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let port = parsed.port().unwrap_or(5672);
         let found = (host, port).to_socket_addrs().map_err(|error| format!("{host}:{port}: {error}"))?;
-        let address = found.min_by_key(SocketAddr::is_ipv6).ok_or_else(|| format!("{host}: no address"))?;
+        let address = listening(found.collect()).ok_or_else(|| format!("{host}: no address"))?;
         let mut account = Account::default();
         if !parsed.username().is_empty() {
             account.user = unescaped(parsed.username());
@@ -86,7 +86,7 @@ impl Target {
             Heard::Method(0, "connection.start", _) => {
                 Ok(Introduction { product: text("product"), version: text("version") })
             }
-            other => Err(format!("connection.start expected, heard: {other}")),
+            other => Err(format!("{}: connection.start expected, heard: {other}{}", self.address, peer.unread())),
         }
     }
 
@@ -123,12 +123,8 @@ impl Target {
     /// Runs the restart command and waits until the broker lets this account log in.
     pub fn restart(&self) -> Result<(), String> {
         let command = self.restart.as_ref().ok_or("no --restart-cmd was given")?;
-        let status =
-            Command::new("sh").arg("-c").arg(command).status().map_err(|error| format!("{command}: {error}"))?;
-        if !status.success() {
-            return Err(format!("{command}: {status}"));
-        }
         let deadline = Instant::now() + RESTART_TIMEOUT;
+        obey(command, deadline).map_err(|why| format!("{command}: {why}"))?;
         loop {
             match self.login() {
                 Ok(_) => return Ok(()),
@@ -138,9 +134,39 @@ impl Target {
         }
     }
 
-    /// Whether anybody listens.
-    pub fn is_there(&self) -> Result<(), String> {
-        TcpStream::connect(self.address).map(drop).map_err(|error| format!("{}: {error}", self.address))
+    /// Whether a management API answers, if one was named.
+    pub fn check_http(&self) -> Result<(), String> {
+        match &self.http {
+            Some(base) => self.http("GET", "/api/overview", None).map(drop).map_err(|why| format!("{base}: {why}")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The address of a name where somebody listens; if nobody does, the first, an IPv4 one if there is any.
+fn listening(mut found: Vec<SocketAddr>) -> Option<SocketAddr> {
+    found.sort_by_key(SocketAddr::is_ipv6);
+    let several = found.len() > 1;
+    let there = |address: &&SocketAddr| TcpStream::connect_timeout(address, PATIENCE).is_ok();
+    found.iter().filter(|_| several).find(there).or(found.first()).copied()
+}
+
+/// Runs a shell command, whose words go nowhere but to standard error: a broker that it starts may outlive this program.
+fn obey(command: &str, deadline: Instant) -> Result<(), String> {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut child = shell.spawn().map_err(|error| error.to_string())?;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.success() => return Ok(()),
+            Ok(Some(status)) => return Err(status.to_string()),
+            Ok(None) if Instant::now() > deadline => {
+                let _ended = child.kill().and_then(|()| child.wait());
+                return Err("does not return".to_owned());
+            }
+            Ok(None) => std::thread::sleep(Duration::from_millis(20)),
+            Err(error) => return Err(error.to_string()),
+        }
     }
 }
 
@@ -166,6 +192,24 @@ fn unescaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_that_fails_or_does_not_return_says_so() {
+        let soon = || Instant::now() + Duration::from_secs(20);
+        assert_eq!(obey("true", soon()), Ok(()));
+        assert!(obey("exit 3", soon()).unwrap_err().contains('3'));
+        assert_eq!(obey("exec sleep 60", Instant::now()), Err("does not return".to_owned()));
+    }
+
+    #[test]
+    fn of_several_addresses_the_one_that_listens_is_taken() {
+        let Ok(listener) = std::net::TcpListener::bind("[::1]:0") else { return };
+        let six = listener.local_addr().unwrap();
+        let four = SocketAddr::from(([127, 0, 0, 1], six.port()));
+        assert_eq!(listening(vec![six, four]), Some(six));
+        drop(listener);
+        assert_eq!(listening(vec![six, four]), Some(four));
+    }
 
     #[test]
     fn a_url_is_taken_apart() {

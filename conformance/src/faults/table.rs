@@ -9,6 +9,7 @@ const HEAD: &str = "\
 A proxy between the suite and a good broker plays a bad one: one fault at a time, in what goes either way. A fault that no
 case notices is a hole in the suite. The cases that are named failed with the fault and passed without it, and a test sees to
 it that they still do; the number is how many did when this table was written.
+`--fault NAME` plays one; a fault of a reply text alone is caught with `--strict-texts`.
 
 ";
 

@@ -121,9 +121,23 @@ impl fmt::Display for Heard {
             Heard::Body(channel, octets) => write!(f, "{channel} body {}", Quoted(octets)),
             Heard::Heartbeat(channel) => write!(f, "{channel} heartbeat"),
             Heard::ProtocolHeader(octets) => write!(f, "protocol header {}", Quoted(octets)),
-            Heard::Malformed(why, octets) => write!(f, "MALFORMED {why}: {}", value::Hex(octets)),
+            Heard::Malformed(why, octets) => write!(f, "MALFORMED {why}: {}", Beginning(octets)),
             Heard::Closed => f.write_str("closed"),
             Heard::Timeout => f.write_str("TIMEOUT"),
+        }
+    }
+}
+
+/// Octets in hexadecimal, as many as a line has room for.
+pub(crate) struct Beginning<'a>(pub &'a [u8]);
+
+impl fmt::Display for Beginning<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.get(..64) {
+            Some(shown) if shown.len() < self.0.len() => {
+                write!(f, "{}... of {} octets", value::Hex(shown), self.0.len())
+            }
+            _ => value::Hex(self.0).fmt(f),
         }
     }
 }
@@ -183,7 +197,7 @@ impl Default for Account {
 impl Peer {
     /// A socket on which nothing has been sent.
     pub fn connect(address: SocketAddr) -> std::io::Result<Peer> {
-        let stream = TcpStream::connect(address)?;
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(Duration::from_secs(10)))?;
         Ok(Peer {
@@ -257,7 +271,15 @@ impl Peer {
         let heard = self.recv();
         match heard.method() {
             Some(method) if method == name => Ok(heard),
-            _ => Err(format!("{name} expected, heard: {heard}")),
+            _ => Err(format!("{name} expected, heard: {heard}{}", self.unread())),
+        }
+    }
+
+    /// What came and is no whole frame, for who tells that none came; empty if nothing did.
+    pub fn unread(&self) -> String {
+        match self.unread.as_slice() {
+            [] => String::new(),
+            octets => format!(", after {} octets that are no frame: {}", octets.len(), Beginning(octets)),
         }
     }
 
@@ -300,7 +322,7 @@ impl Peer {
     ) -> Result<(), String> {
         let mut octets = frame(1, channel, &method::encode("basic.publish", method_fields)?);
         octets.extend(header(channel, 60, 0, body.len() as u64, properties)?);
-        for part in body.chunks(self.frame_max - 8) {
+        for part in body.chunks(self.frame_max.saturating_sub(8).max(1)) {
             octets.extend(frame(3, channel, part));
         }
         self.send_octets(&octets)

@@ -14,7 +14,7 @@ impl Play<'_> {
     /// `http METHOD PATH [JSON]`: notes the status. What is put is deleted after the case.
     pub(super) fn http(&mut self, text: &str) -> Result<(), String> {
         let (method, rest) = text.split_once(' ').ok_or("`METHOD PATH [JSON]` expected")?;
-        let (path, body) = path_and_json(rest);
+        let (path, body) = path_and_json(rest, &self.stage.target.account.vhost);
         let body = match body {
             "" => None,
             json => Some(serde_json::from_str(json).map_err(|error| format!("{json}: {error}"))?),
@@ -43,7 +43,7 @@ impl Play<'_> {
         else {
             return Err("`PATH POINTER VALUE` expected".to_owned());
         };
-        let (path, _) = path_and_json(path);
+        let (path, _) = path_and_json(path, &self.stage.target.account.vhost);
         let deadline = Instant::now() + PATIENCE.max(LAG);
         loop {
             let (_, answer) = self.stage.target.http("GET", &path, None)?;
@@ -60,10 +60,22 @@ impl Play<'_> {
 }
 
 /// A path, whose spaces and arrows are escaped (names of connections have them), and what may follow it.
-fn path_and_json(text: &str) -> (String, &str) {
+/// The default virtual host stands for that of the URL, as it does in expectations.
+fn path_and_json<'a>(text: &'a str, vhost: &str) -> (String, &'a str) {
     let begins = [" {", " ["].iter().filter_map(|token| text.find(token)).min();
     let (path, json) = text.split_at(begins.unwrap_or(text.len()));
-    (path.trim().replace(' ', "%20").replace('>', "%3E"), json.trim())
+    let path = path.trim().replace(' ', "%20").replace('>', "%3E");
+    let vhost = escaped(vhost);
+    let parts: Vec<&str> = path.split('/').map(|part| if part == "%2F" { &vhost } else { part }).collect();
+    (parts.join("/"), json.trim())
+}
+
+/// A name as one part of a path.
+fn escaped(name: &str) -> String {
+    let plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-._~".contains(&octet);
+    name.bytes()
+        .map(|octet| if plain(octet) { char::from(octet).to_string() } else { format!("%{octet:02X}") })
+        .collect()
 }
 
 #[cfg(test)]
@@ -72,7 +84,14 @@ mod tests {
 
     #[test]
     fn a_path_may_hold_the_name_of_a_connection() {
-        assert_eq!(path_and_json("/api/x/a:1 -> b:2"), ("/api/x/a:1%20-%3E%20b:2".to_owned(), ""));
-        assert_eq!(path_and_json("/api/x {\"a\": [1]}"), ("/api/x".to_owned(), "{\"a\": [1]}"));
+        assert_eq!(path_and_json("/api/x/a:1 -> b:2", "/"), ("/api/x/a:1%20-%3E%20b:2".to_owned(), ""));
+        assert_eq!(path_and_json("/api/x {\"a\": [1]}", "/"), ("/api/x".to_owned(), "{\"a\": [1]}"));
+    }
+
+    #[test]
+    fn the_default_virtual_host_stands_for_that_of_the_url() {
+        for (vhost, path) in [("/", "/api/queues/%2F/a%2Fb"), ("my v/h", "/api/queues/my%20v%2Fh/a%2Fb")] {
+            assert_eq!(path_and_json("/api/queues/%2F/a%2Fb", vhost), (path.to_owned(), ""));
+        }
     }
 }

@@ -395,7 +395,7 @@ impl<'a> Play<'a> {
         self.peers.clear();
         self.talk.note("--", "restart");
         let outcome = self.stage.restarts.restart();
-        self.talk.note("--", "the broker is back");
+        self.talk.note("--", outcome.as_ref().map_or("no restart", |()| "the broker is back"));
         outcome
     }
 }

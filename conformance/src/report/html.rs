@@ -17,10 +17,18 @@ pub fn escaped(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             c if c.is_control() && c != '\n' && c != '\t' => out.push('?'),
+            // No characters of XML.
+            '\u{fffe}' | '\u{ffff}' => out.push('?'),
             c => out.push(c),
         }
     }
     out
+}
+
+/// An area's name as a place in the page.
+fn anchor(area: &str) -> String {
+    let part = |c: char| if c.is_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    area.chars().map(part).collect()
 }
 
 /// One page for one or several runs of the same suite.
@@ -36,7 +44,8 @@ pub fn page(reports: &[Report]) -> String {
          <i class=\"known\"></i> fails, known <i class=\"fail\"></i> fails <i class=\"skipped\"></i> skipped</p>\n",
     );
     for (area, cases) in &rows {
-        let _written = writeln!(out, "<h2 id=\"{0}\">{0}</h2>\n<table class=\"cases\">", escaped(area));
+        let (place, area) = (anchor(area), escaped(area));
+        let _written = writeln!(out, "<h2 id=\"{place}\">{area}</h2>\n<table class=\"cases\">");
         header(&mut out, reports);
         cases.iter().for_each(|case| row(&mut out, case));
         out.push_str("</table>\n");
@@ -102,18 +111,20 @@ fn summary(out: &mut String, reports: &[Report], rows: &[(&str, Vec<Row<'_>>)]) 
     let mut sums = vec![(0, 0); reports.len()];
     let mut body = String::new();
     for (area, cases) in rows {
-        let _written = write!(body, "<tr><td><a href=\"#{0}\">{0}</a></td>", escaped(area));
+        let _written = write!(body, "<tr><td><a href=\"#{}\">{}</a></td>", anchor(area), escaped(area));
         for (run, sum) in sums.iter_mut().enumerate() {
             let lines = || cases.iter().filter_map(|row| row.run(run));
             let tried = lines().filter(|line| !line.skipped()).count();
             let passed = lines().filter(|line| line.passed()).count();
             *sum = (sum.0 + passed, sum.1 + tried);
             let share = (passed * 100).checked_div(tried).unwrap_or(0);
-            let class = if tried == 0 { "skipped" } else { "share" };
-            let _written = write!(
-                body,
-                "<td class=\"{class}\"><b style=\"width:{share}%\"></b><span>{passed} of {tried}</span></td>"
-            );
+            let _written = match tried {
+                0 => write!(body, "<td class=\"share skipped\"><span>skipped</span></td>"),
+                _ => write!(
+                    body,
+                    "<td class=\"share\"><b style=\"width:{share}%\"></b><span>{passed} of {tried}</span></td>"
+                ),
+            };
         }
         body.push_str("</tr>\n");
     }
@@ -132,7 +143,7 @@ fn header(out: &mut String, reports: &[Report]) {
         let broker = &report.broker;
         let _written = write!(
             out,
-            "<th>{}<small>{}, {}</small></th>",
+            "<th>{}<small>{}</small><small>{}</small></th>",
             escaped(&broker.name),
             escaped(&broker.profile),
             escaped(&broker.date)
@@ -165,4 +176,49 @@ fn row(out: &mut String, row: &Row<'_>) {
         let _written = write!(out, "<td class=\"{}\" title=\"{}\"></td>", class(*line), escaped(&title));
     }
     out.push_str("</tr>\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Broker, junit, svg};
+
+    fn report(verdict: &str, reason: &str, conversation: &str) -> Report {
+        let text = |text: &str| text.to_owned();
+        let (name, id) = ("<\"&'\u{1}", "a.b");
+        let line = Line {
+            id: text(id),
+            area: text("The <x> & \"y\""),
+            claim: text("It."),
+            source: text("spec"),
+            verdict: text(verdict),
+            reason: text(reason),
+            ms: 1,
+            texts: true,
+            known: None,
+            conversation: vec![text(conversation)],
+        };
+        let broker = Broker {
+            name: text(name),
+            product: text(name),
+            version: text("1"),
+            profile: text("spec"),
+            date: text("2026-11-30"),
+        };
+        Report { broker, cases: vec![line] }
+    }
+
+    #[test]
+    fn no_text_breaks_a_report() {
+        let nasty = "</pre><script>\" onclick='x' ]]> \u{0}\u{1b}[31m\u{9b}\u{fffe}\u{ffff} \r é";
+        let reports = [report("fail", nasty, nasty), report("skipped", nasty, nasty)];
+        let outputs = [page(&reports), junit::xml(&reports[0]), junit::xml(&reports[1]), svg::picture(&reports)];
+        for output in &outputs {
+            assert!(!output.contains("<script") && !output.contains("<x>") && !output.contains("\" onclick"));
+            let odd = |c: char| c.is_control() && c != '\n' && c != '\t' || matches!(c, '\u{fffe}' | '\u{ffff}');
+            assert!(!output.contains(odd), "{output}");
+        }
+        assert!(outputs[0].contains("<a href=\"#the--x-----y-\">") && outputs[0].contains("<h2 id=\"the--x-----y-\">"));
+        assert!(outputs[0].contains("<span>skipped</span>") && outputs[0].contains("0 of 1"));
+    }
 }
