@@ -152,6 +152,17 @@ fn header(out: &mut String, reports: &[Report]) {
     out.push_str("</tr>\n");
 }
 
+/// So much of a line is shown: a field table can be 100 KB.
+const SHOWN: usize = 400;
+
+fn lines<'a>(lines: impl Iterator<Item = &'a str>) -> String {
+    let cut = |line: &'a str| match line.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", line.get(..end).unwrap_or("")),
+        None => line.to_owned(),
+    };
+    lines.map(cut).collect::<Vec<_>>().join("\n")
+}
+
 fn row(out: &mut String, row: &Row<'_>) {
     let line = row.first;
     let _written = write!(
@@ -166,13 +177,16 @@ fn row(out: &mut String, row: &Row<'_>) {
             continue;
         }
         let known = line.known.as_ref().map_or_else(String::new, |known| format!("known: {known}\n"));
-        let talk = line.conversation.join("\n");
-        let text = escaped(&format!("{known}{}\n{talk}", line.reason));
+        // Of what is known to fail nobody reads the conversation, and the JSON report has it.
+        let talk =
+            if line.known.is_some() { String::new() } else { lines(line.conversation.iter().map(String::as_str)) };
+        let text = escaped(&format!("{known}{}\n{talk}", lines(line.reason.lines())));
         let _written = write!(out, "<pre>{}: {}</pre>", line.verdict, text.trim_end());
     }
     out.push_str("</details></td>");
     for line in &row.runs {
-        let title = line.map_or(String::new(), |line| line.known.clone().unwrap_or_else(|| line.reason.clone()));
+        let title = line.map_or("", |line| line.known.as_deref().unwrap_or(&line.reason));
+        let title: String = title.chars().take(SHOWN).collect();
         let _written = write!(out, "<td class=\"{}\" title=\"{}\"></td>", class(*line), escaped(&title));
     }
     out.push_str("</tr>\n");
