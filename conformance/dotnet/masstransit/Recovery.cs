@@ -44,7 +44,8 @@ public static class Recovery
             for (; ; Interlocked.Increment(ref insisted))
             {
                 using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(8));
-                try { await bus.Bus.Publish(new OrderSubmitted(i, "through a restart"), patience.Token); return; }
+                // Not every task that it forgets heeds the token.
+                try { await bus.Bus.Publish(new OrderSubmitted(i, "through a restart"), patience.Token).WaitAsync(TimeSpan.FromSeconds(10)); return; }
                 catch (Exception) { await Task.Delay(100); }
             }
         }
