@@ -64,7 +64,15 @@ public static class Recovery
         Expect.That(confirmed < Count, "the restart came while messages were being published");
         await own.Start();
         await publishing.Within(TimeSpan.FromSeconds(90));
-        await Stage.Until(() => Task.FromResult(seen.Count == Count), $"each of {Count} messages", Again);
+        try { await Stage.Until(() => Task.FromResult(seen.Count == Count), $"each of {Count} messages", Again); }
+        catch (Exception failure)
+        {
+            // Lost by the broker, or left in the queue?
+            await using var look = await new ConnectionFactory { Uri = own.Address }.CreateConnectionAsync("look");
+            await using var channel = await look.CreateChannelAsync();
+            var left = await channel.QueueDeclarePassiveAsync(queue);
+            throw new InvalidOperationException($"{failure.Message}: {Count - seen.Count} missing, {left.MessageCount} in the queue, {left.ConsumerCount} consumers");
+        }
         Expect.That(afresh <= AtOnce + insisted, $"what came again, came as redelivered, but for what was under way: {afresh}, {insisted}");
     }
 
