@@ -32,11 +32,12 @@ public static class Recovery
         var (seen, afresh, confirmed, insisted) = (new ConcurrentDictionary<int, int>(), 0, 0, 0);
         var half = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         await using var there = await Stage.Open(stage.Options, own.Address);
-        await using var bus = await there.Start(queue, e => e.Handler<OrderSubmitted>(m =>
+        Task<Running> Bus() => there.Start(queue, e => e.Handler<OrderSubmitted>(m =>
         {
             if (seen.AddOrUpdate(m.Message.Number, 1, (_, n) => n + 1) > 1 && !m.ReceiveContext.Redelivered) Interlocked.Increment(ref afresh);
             return Task.CompletedTask;
         }));
+        await using var buses = new Replaced(await Bus());
         // The client of this generation forgets some of the publishes that are under way when a connection ends, whatever the broker:
         // their tasks never end, or end with its own stumbling. So an application has to give up at some time, and publish again.
         async Task Insist(int i)
@@ -45,7 +46,7 @@ public static class Recovery
             {
                 using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(8));
                 // Not every task that it forgets heeds the token.
-                try { await bus.Bus.Publish(new OrderSubmitted(i, "through a restart"), patience.Token).WaitAsync(TimeSpan.FromSeconds(10)); return; }
+                try { await buses.Newest.Bus.Publish(new OrderSubmitted(i, "through a restart"), patience.Token).WaitAsync(TimeSpan.FromSeconds(10)); return; }
                 catch (Exception) { await Task.Delay(100); }
             }
         }
@@ -63,6 +64,7 @@ public static class Recovery
         Expect.Same((320, "CONNECTION_FORCED"), (reason.ReplyCode, reason.ReplyText.Split(' ')[0]));
         Expect.That(confirmed < Count, "the restart came while messages were being published");
         await own.Start();
+        buses.Watch(() => Volatile.Read(ref confirmed) + seen.Count, Bus);
         await publishing.Within(TimeSpan.FromSeconds(90));
         try { await Stage.Until(() => Task.FromResult(seen.Count == Count), $"each of {Count} messages", Again); }
         catch (Exception failure)
