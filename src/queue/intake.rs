@@ -15,6 +15,15 @@ use hashbrown::HashMap;
 /// A flag of records: the message is persistent.
 pub const PERSISTENT: u32 = 1;
 
+/// What a crash may leave of several changes, and how soon whoever waits for them is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Append {
+    /// All of them or nothing. Somebody waits.
+    Whole,
+    /// Each by itself. Somebody waits if one of them has to be durable.
+    Each(Haste),
+}
+
 /// Never durable: where a journal that has failed puts what it does not take.
 pub fn never() -> Position {
     Position::from_number(u64::MAX)
@@ -118,15 +127,8 @@ impl Intake {
         }
     }
 
-    /// Appends it all, with `more` behind it; `together`: a crash leaves all of it or nothing. Returns the position that has to
-    /// be durable before anybody is told, if there is one. `haste`: if anybody waits.
-    pub fn append(
-        mut self,
-        journal: &Journal,
-        at_ms: u64,
-        more: &[Operation<'_>],
-        (together, haste): (bool, Haste),
-    ) -> Option<Position> {
+    /// Appends it all, with `more` behind it. Returns the position that has to be durable before anybody is told, if there is one.
+    pub fn append(mut self, journal: &Journal, at_ms: u64, more: &[Operation<'_>], how: Append) -> Option<Position> {
         if !self.several.is_empty() {
             self.places.sort_by_key(|(index, _)| *index);
         }
@@ -145,13 +147,14 @@ impl Intake {
         if operations.is_empty() {
             return None;
         }
-        let appended = if together && operations.len() > 1 {
-            journal.append_batch(&operations)
-        } else {
-            journal.append_all(&operations, if self.waits { haste } else { Haste::Leisure })
+        let waits = self.waits || how == Append::Whole;
+        let appended = match how {
+            Append::Whole if operations.len() > 1 => journal.append_batch(&operations),
+            Append::Whole => journal.append_all(&operations, Haste::Now),
+            Append::Each(haste) => journal.append_all(&operations, if waits { haste } else { Haste::Leisure }),
         };
         match appended {
-            Ok(position) => (self.waits || together).then_some(position),
+            Ok(position) => waits.then_some(position),
             Err(refused) => {
                 refuse(journal, &refused);
                 Some(never())

@@ -19,7 +19,7 @@ use crate::outbox::{Address, Inner, Outbox, Outcome, Touched};
 use crate::queue::arguments::QueueType;
 use crate::queue::consumers::{ConsumerKey, Terms};
 use crate::queue::core::Core;
-use crate::queue::intake::{Intake, Plan};
+use crate::queue::intake::{Append, Intake, Plan};
 use crate::queue::lanes::{Deep, Entry};
 use crate::queue::leaving::{Kept, Leaving};
 use crate::queue::pager::Raise;
@@ -152,7 +152,7 @@ impl Queue {
         {
             let mut intake = Intake::default();
             intake.add(&plan, run);
-            position = intake.append(journal, self.shared.wall_ms(), &[], (false, haste));
+            position = intake.append(journal, self.shared.wall_ms(), &[], Append::Each(haste));
         }
         plan.enter(&mut hold.state.core, run);
         self.pump(hold, touched);

@@ -156,7 +156,7 @@ fn a_message_for_several_queues_is_written_once() {
     let mut shares: Vec<_> = queues.iter().map(Share::new).collect();
     shares.iter_mut().for_each(|share| share.arrivals.push(several[0].clone()));
     shares[3].arrivals.insert(0, message(0, 100, true));
-    assert!(together::hand_over(&mut shares, &several, (false, Haste::Now), &mut Touched::default()).is_some());
+    assert!(together::hand_over(&mut shares, &several, Append::Each(Haste::Now), &mut Touched::default()).is_some());
     house.journal.step(false).unwrap();
     assert!(house.journal.live() < 110_000, "{}", house.journal.live());
     let house = house.crash();
@@ -212,7 +212,7 @@ fn a_crash_leaves_all_of_a_transaction_or_nothing() {
         shares[0].settled.push(settled);
         shares[0].arrivals.push(message(1, 600, true));
         shares[1].arrivals.push(message(2, 600, true));
-        together::hand_over(&mut shares, &[], (true, Haste::Now), &mut Touched::default());
+        together::hand_over(&mut shares, &[], Append::Whole, &mut Touched::default());
         // It stops in the write, or before the sync: what was written is kept, torn or lost.
         house.disk.stop_at(house.disk.calls() + 1 + seed % 2);
         assert!(house.journal.step(false).is_err());

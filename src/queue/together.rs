@@ -3,9 +3,8 @@
 
 use crate::message::Message;
 use crate::outbox::Touched;
-use crate::queue::intake::{Intake, Plan};
+use crate::queue::intake::{Append, Intake, Plan};
 use crate::queue::{Hold, Queue};
-use crate::store::journal::Haste;
 use crate::store::list::List;
 use crate::store::position::Position;
 use crate::store::record::Operation;
@@ -29,14 +28,8 @@ impl Share {
     }
 }
 
-/// Does what is in `shares`, each of another queue, and empties them. `several` are the messages that stand in more than one. `atomic`: a
-/// crash leaves all of it or nothing. Returns the position that has to be durable before anybody is told, if there is one.
-pub fn hand_over(
-    shares: &mut [Share],
-    several: &[Message],
-    (atomic, haste): (bool, Haste),
-    touched: &mut Touched,
-) -> Option<Position> {
+/// Does what is in `shares`, each of another queue, and empties them. `several` are the messages that stand in more than one. Returns the position that has to be durable before anybody is told, if there is one.
+pub fn hand_over(shares: &mut [Share], several: &[Message], how: Append, touched: &mut Touched) -> Option<Position> {
     shares.sort_unstable_by_key(|share| share.queue.number);
     let queues: Vec<Arc<Queue>> = shares.iter().map(|share| Arc::clone(&share.queue)).collect();
     let mut holds: Vec<Hold<'_>> = queues.iter().map(|queue| queue.hold()).collect();
@@ -54,7 +47,7 @@ pub fn hand_over(
         hold.state.settle(settled);
         settled.clear();
     }
-    let position = append(intake, &mut holds, &queues, (atomic, haste));
+    let position = append(intake, &mut holds, &queues, how);
     for ((share, plan), hold) in shares.iter_mut().zip(&plans).zip(&mut holds) {
         plan.enter(&mut hold.state.core, &mut share.arrivals);
     }
@@ -65,7 +58,7 @@ pub fn hand_over(
     position
 }
 
-fn append(intake: Intake, holds: &mut [Hold<'_>], queues: &[Arc<Queue>], terms: (bool, Haste)) -> Option<Position> {
+fn append(intake: Intake, holds: &mut [Hold<'_>], queues: &[Arc<Queue>], how: Append) -> Option<Position> {
     let shared = &queues.first()?.shared;
     let journal = shared.journal()?;
     let settled = |(queue, hold): (&Arc<Queue>, &Hold<'_>)| {
@@ -78,5 +71,5 @@ fn append(intake: Intake, holds: &mut [Hold<'_>], queues: &[Arc<Queue>], terms: 
     for hold in holds {
         hold.state.leaving.for_good.clear();
     }
-    intake.append(journal, shared.wall_ms(), &more, terms)
+    intake.append(journal, shared.wall_ms(), &more, how)
 }

@@ -5,6 +5,7 @@ use crate::limits;
 use crate::message::Message;
 use crate::outbox::Touched;
 use crate::queue::Queue;
+use crate::queue::intake::Append;
 use crate::queue::together::{self, Share};
 use crate::store::journal::Haste;
 use crate::store::position::Position;
@@ -91,7 +92,7 @@ impl Runs {
                 self.position = self.position.max(position);
             }
         } else {
-            let position = together::hand_over(&mut self.open, &self.several, (false, haste), touched);
+            let position = together::hand_over(&mut self.open, &self.several, Append::Each(haste), touched);
             self.position = self.position.max(position);
             self.several.clear();
         }

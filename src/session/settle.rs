@@ -6,10 +6,10 @@ use crate::message::Message;
 use crate::outbox::Touched;
 use crate::outbox::ledger::Unsettled;
 use crate::queue::Queue;
+use crate::queue::intake::Append;
 use crate::queue::together::{self, Share};
 use crate::session::channel::{Channel, Mode, Pending, Transaction, Verdict};
 use crate::session::running::Running;
-use crate::store::journal::Haste;
 use crate::wire::encode_reply::Reply;
 use crate::wire::fault::{Code, Fault};
 use hashbrown::HashMap;
@@ -155,7 +155,7 @@ impl Running {
             }
         }
         let mut shares: Vec<_> = commit.shares.into_values().collect();
-        let position = together::hand_over(&mut shares, &commit.several, (true, Haste::Now), touched);
+        let position = together::hand_over(&mut shares, &commit.several, Append::Whole, touched);
         returned.push(Vec::new());
         for settled in returned {
             self.carry_out(number, Verdict::Requeue, &settled, touched);
