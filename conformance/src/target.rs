@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
+use percent_encoding::percent_decode_str;
 use serde_json::Value as Json;
 use url::Url;
 
@@ -172,21 +173,7 @@ fn obey(command: &str, deadline: Instant) -> Result<(), String> {
 
 /// Percent-encoded octets of a URL as text.
 fn unescaped(text: &str) -> String {
-    let (mut out, mut rest) = (Vec::new(), text.as_bytes());
-    while let Some((first, after)) = rest.split_first() {
-        let digits = after.get(..2).and_then(|pair| std::str::from_utf8(pair).ok());
-        match digits.and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
-            Some(octet) if *first == b'%' => {
-                out.push(octet);
-                rest = after.get(2..).unwrap_or(&[]);
-            }
-            _ => {
-                out.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]

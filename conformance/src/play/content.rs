@@ -1,7 +1,7 @@
 //! The steps that deal in whole messages: storing, getting, receiving, counting. It knows no expectation.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Play;
 use super::text::{all_fields, channel_of, is_over, publication, sent_or_closed};
@@ -86,19 +86,16 @@ impl Play<'_> {
                     true => Sum(&body).to_string(),
                     false => Quoted(&body).to_string(),
                 };
-                (format!("{first}{} {shown}", in_braces(&properties)), Some((*channel, body.len(), properties)))
+                (format!("{first}{} {shown}", in_braces(&properties)), properties)
             }
-            other => (other.to_string(), None),
+            other => (other.to_string(), Fields::new()),
         };
         let over = is_over(&first);
-        self.last = match (properties, first) {
-            // Both the method's fields and the properties can be kept.
-            (Some((_, _, properties)), Heard::Method(channel, name, mut fields)) => {
-                fields.extend(properties);
-                Heard::Method(channel, name, fields)
-            }
-            (_, first) => first,
-        };
+        self.last = first;
+        // Both the method's fields and the properties can be kept.
+        if let Heard::Method(_, _, fields) = &mut self.last {
+            fields.extend(properties);
+        }
         self.note(&line);
         Ok(over)
     }
@@ -191,7 +188,6 @@ impl Play<'_> {
             if !more || Instant::now() > deadline {
                 return Ok(());
             }
-            std::thread::sleep(Duration::ZERO);
         }
     }
 }
