@@ -200,6 +200,20 @@ fn consumers_get_what_is_deep_as_it_is_read_back() {
 }
 
 #[test]
+fn a_transaction_is_written_at_once_even_if_it_settles_one_message_only() {
+    let house = open(&SimulatedDisk::new(1, 1 << 40), u64::MAX);
+    let queue = house.queue(true);
+    publish(&queue, 0..1, 100, true);
+    let settled = queue.get(false).unwrap().0.seq;
+    house.journal.step(false).unwrap();
+    house.journal.rang();
+    let mut share = Share::new(&queue);
+    share.settled.push(settled);
+    let position = together::hand_over(&mut [share], &[], Append::Whole, &mut Touched::default());
+    assert!(house.journal.rang() && position > Some(house.journal.durable()));
+}
+
+#[test]
 fn a_crash_leaves_all_of_a_transaction_or_nothing() {
     let mut outcomes = std::collections::BTreeMap::new();
     for seed in 0..200 {

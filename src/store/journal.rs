@@ -548,7 +548,7 @@ impl Journal {
 
     /// Whether the thread was rung for something to write, since this was asked.
     #[cfg(test)]
-    pub(super) fn rang(&self) -> bool {
+    pub(crate) fn rang(&self) -> bool {
         std::mem::take(&mut self.wake.lock().batch)
     }
 
