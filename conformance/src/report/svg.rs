@@ -6,7 +6,7 @@ use super::Report;
 use super::html::{Row, escaped, rows};
 
 /// Sizes in pixels.
-const LABEL: usize = 250;
+const LABEL: usize = 300;
 const COLUMN: usize = 190;
 const ROW: usize = 20;
 const HEAD: usize = 50;
