@@ -76,7 +76,9 @@ fn publishes_and_consumes_in_every_way() {
         ("--size 10", 1),
         ("--size 0", 1),
         ("--consume-after", 1),
+        ("--consume-after --confirm 1 --persistent --mandatory", 1),
         ("--consumers 0 --queues 3", 0),
+        ("--consumers 0 --confirm 1 --producers 2 --queues 2", 0),
     ] {
         let count = if arguments.contains("--count") { "" } else { "--count 1000" };
         let json = good(address, &format!("{arguments} {count}"));
@@ -174,6 +176,12 @@ fn a_broker_that_ends_is_told() {
 
 #[test]
 fn waits_while_it_is_blocked() {
+    held("--rate 500");
+    // Here it is the publisher that listens.
+    held("--confirm 1 --consume-after");
+}
+
+fn held(options: &str) {
     let address = start(|config| config.memory_high_watermark = 1 << 20);
     let mut other = client(address, "");
     call(&mut other, "queue.declare", "queue=full", "queue.declare-ok");
@@ -184,17 +192,17 @@ fn waits_while_it_is_blocked() {
     {}
     let directory = Directory::new();
     let (url, out) = (format!("amqp://{address}"), directory.path().join("out"));
-    let mut command = leveret(&directory, &["perf", "--url", &url, "--rate", "500", "--count", "600", "--json"]);
+    let mut command = leveret(&directory, &["perf", "--url", &url, "--count", "600", "--json"]);
     let mut running = Process::start({
-        command.stdout(std::fs::File::create(&out).unwrap());
+        command.args(options.split(' ')).stdout(std::fs::File::create(&out).unwrap());
         command
     });
     running.line("1 s  published");
     call(&mut other, "queue.purge", "queue=full", "queue.purge-ok");
     assert_eq!(running.end().code(), Some(0));
     let json: Value = serde_json::from_str(&std::fs::read_to_string(&out).unwrap()).unwrap();
-    assert_eq!(number(&json, "/consumed/messages"), 600.0);
-    assert!(number(&json, "/held_seconds") > 0.5, "{json}");
+    assert_eq!(number(&json, "/consumed/messages"), 600.0, "{options}");
+    assert!(number(&json, "/held_seconds") > 0.5, "{options}: {json}");
 }
 
 #[test]
