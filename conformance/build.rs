@@ -1,4 +1,4 @@
-//! Puts every file of `cases/` into the program, so that it runs from anywhere. It knows nothing of what they hold.
+//! Puts every file of `cases/` into the program, so that it runs from anywhere.
 
 use std::fmt::Write;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What a broker offers, asked of it once: whole features that a broker may lack without being wrong. It knows no case.
+//! Whole features that a broker may lack without being wrong; each is probed once a run.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,8 @@ use crate::target::Target;
 /// A name of the suite's own, deleted at once.
 const NAME: &str = "conformance.capability";
 
-/// What can be needed, and how it is asked for: a declaration that must be answered with its `-ok`.
+/// Features that a case can need, each with the declaration that probes it: it must be answered
+/// with its `-ok`.
 const DECLARED: &[(&str, &str, &str)] = &[
     ("quorum", "queue", "durable arguments={x-queue-type: \"quorum\"}"),
     ("stream", "queue", "durable arguments={x-queue-type: \"stream\"}"),
@@ -32,7 +33,8 @@ type Answer = Result<Option<String>, String>;
 pub struct Capabilities(Mutex<BTreeMap<String, Answer>>);
 
 impl Capabilities {
-    /// What of all these the broker lacks, if anything. An error: it could not be asked.
+    /// Returns the first of the needs that the broker lacks. An error means that it could not be
+    /// probed.
     pub fn lacking(&self, target: &Target, needs: &[String]) -> Result<Option<String>, String> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for need in needs {
@@ -46,7 +48,7 @@ impl Capabilities {
         Ok(None)
     }
 
-    /// Whether a word can be needed at all.
+    /// Returns true if a word names a feature.
     pub fn is_known(need: &str) -> bool {
         let other = ["http", "restart", "global-qos", "event-exchange"];
         other.contains(&need) || DECLARED.iter().any(|(name, ..)| *name == need)
@@ -104,7 +106,8 @@ fn event_exchange(target: &Target) -> Answer {
     })
 }
 
-/// A broker may deny a prefetch for a whole channel by taking it as one for each consumer: two consumers then get two.
+/// A broker may deny a prefetch for a whole channel by taking it as one for each consumer: two
+/// consumers then get two.
 fn global_qos(target: &Target) -> Answer {
     let mut peer = channel(target)?;
     peer.call(1, "basic.qos", "prefetch-count=1 global")?;

@@ -1,4 +1,5 @@
-//! The cases as they are written in `cases/*.case`: reading them, and what they must have. It knows no socket.
+//! The cases as they are written in `cases/*.case`: reading them, and what they must have. It knows
+//! no socket.
 
 use crate::profile::Profile;
 
@@ -11,15 +12,16 @@ pub struct Case {
     pub area: String,
     /// One line that says what is true.
     pub claim: String,
-    /// A section of the specification, a rule's name in its XML, or a page of RabbitMQ's documentation.
+    /// A section of the specification, a rule's name in its XML, or a page of RabbitMQ's
+    /// documentation.
     pub source: String,
     /// Profiles in which the claim is made; empty means all.
     pub profiles: Vec<String>,
-    /// What the broker must offer: see `capabilities`.
+    /// Features that the broker must have: see `capabilities`.
     pub needs: Vec<String>,
     /// Runs with nothing beside it.
     pub alone: bool,
-    /// What is done and what must come.
+    /// Steps, each with what must be received.
     pub steps: Vec<Step>,
 }
 
@@ -30,7 +32,8 @@ pub struct Step {
     pub line: usize,
     /// The verb and its operands.
     pub text: String,
-    /// Any of these will do. Empty: nothing is said, and nothing may be heard until the next step that says something.
+    /// Any of these will do. Empty: nothing is said, and nothing may be heard until the next step
+    /// that says something.
     pub expected: Vec<Alternative>,
 }
 
@@ -44,12 +47,12 @@ pub struct Alternative {
 }
 
 impl Case {
-    /// Whether a profile makes this claim.
+    /// Returns true if a profile makes this claim.
     pub fn belongs_to(&self, profile: Profile) -> bool {
         self.profiles.is_empty() || profile.is_named(&self.profiles)
     }
 
-    /// Whether a pattern of `--only` means it: a part of its id, or with `*` the whole of it.
+    /// Matches a pattern of `--only`: a part of the id, or with `*` the whole of it.
     pub fn is_meant(&self, pattern: &str) -> bool {
         if pattern.contains('*') {
             return crate::glob::glob(pattern, &self.id, "*");
@@ -58,7 +61,7 @@ impl Case {
     }
 }
 
-/// What a file says before its first case, which its cases inherit.
+/// Head of a file, which its cases inherit.
 #[derive(Default)]
 struct Head {
     area: String,
@@ -164,7 +167,8 @@ fn case_line(case: &mut Case, at: usize, line: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What a step's verb asks of a broker goes without saying; what no reader can do without is asked for.
+/// Completes a case: the needs that follow from its steps are added, and a case without steps or
+/// expectations is refused.
 fn finish(case: &mut Case) -> Result<(), String> {
     for step in &case.steps {
         let (verb, _) = step.text.split_once(' ').unwrap_or((&step.text, ""));
@@ -192,10 +196,10 @@ fn finish(case: &mut Case) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a step can fail by itself.
+/// Returns true if a step can fail by itself.
 fn judges(text: &str) -> bool {
     let verb = text.split_whitespace().find(|word| *word != "repeat" && word.parse::<u64>().is_err());
-    matches!(verb, Some("ok" | "check" | "elapsed" | "tally" | "rising"))
+    matches!(verb, Some("ok" | "check" | "elapsed" | "counts" | "rising"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The command line: what is asked, the live progress, the summary and the exit code. It plays no case itself.
+//! The command line: what is asked, the live progress, the summary and the exit code. It plays no
+//! case itself.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -11,7 +12,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::case::Case;
 use crate::faults::{self, proxy::Proxy};
 use crate::known::Known;
-use crate::play::{Stage, draft};
+use crate::play::draft;
+use crate::play::state::Stage;
 use crate::profile::Profile;
 use crate::report::{Report, html, junit, svg};
 use crate::restart::Restarts;
@@ -19,8 +21,8 @@ use crate::runner::{Outcome, Run, Verdict};
 use crate::suite;
 use crate::target::Target;
 
-/// Plays thousands of conversations with an AMQP 0-9-1 broker, frame by frame, and says where it is not as the
-/// specification or RabbitMQ has it.
+/// Plays thousands of conversations with an AMQP 0-9-1 broker, frame by frame, and says where it is
+/// not as the specification or RabbitMQ has it.
 #[derive(Parser)]
 #[command(name = "conformance", version)]
 struct Cli {
@@ -51,16 +53,18 @@ struct RunArgs {
     /// The broker.
     #[arg(long, default_value = "amqp://guest:guest@127.0.0.1:5672/%2F")]
     url: String,
-    /// Its management API, such as http://127.0.0.1:15672; without it, cases that need it are skipped.
+    /// Its management API, such as http://127.0.0.1:15672; without it, cases that need it are
+    /// skipped.
     #[arg(long)]
     http: Option<String>,
-    /// What reports call the broker, such as "LavinMQ 2.9"; without it, what it calls itself.
+    /// Name of the broker in reports, such as "LavinMQ 2.9"; without it, the name it gives itself.
     #[arg(long)]
     name: Option<String>,
-    /// Only the case of this id; else those whose id holds this, or is it where it has a `*`. Repeat for more.
+    /// Only the case of this id; else those whose id holds this, or is it where it has a `*`.
+    /// Repeat for more.
     #[arg(long)]
     only: Vec<String>,
-    /// Whose behaviour is asked for: spec, rabbitmq-3.13, rabbitmq-4.2 or rabbitmq-4.3.
+    /// Expected behaviour: spec, rabbitmq-3.13, rabbitmq-4.2 or rabbitmq-4.3.
     #[arg(long, default_value = "rabbitmq-4.3")]
     profile: Profile,
     /// List of cases that this broker is known to fail.
@@ -69,7 +73,8 @@ struct RunArgs {
     /// Cases at once.
     #[arg(long, default_value_t = 32)]
     jobs: usize,
-    /// Shell command that restarts the broker and keeps its data; without it, cases that need it are skipped.
+    /// Shell command that restarts the broker and keeps its data; without it, cases that need it
+    /// are skipped.
     #[arg(long)]
     restart_cmd: Option<String>,
     /// A report to write: `junit`, `json` or `html`, and where; repeat for more.
@@ -90,12 +95,14 @@ struct RunArgs {
     /// Lists the cases and runs none.
     #[arg(long)]
     list: bool,
-    /// Judges nothing and prints each case with what was heard after its steps, for who writes cases.
+    /// Judges nothing and prints each case with what was heard after its steps, for who writes
+    /// cases.
     #[arg(long)]
     draft: bool,
 }
 
-/// Runs the program and returns its exit code: 0 if all is well, 1 if a case fails, 2 if it could not be run.
+/// Runs the program and returns its exit code: 0 if all is well, 1 if a case fails, 2 if it could
+/// not be run.
 pub fn main() -> i32 {
     let cli = Cli::parse();
     let outcome = match &cli.command {
@@ -204,14 +211,15 @@ fn run(args: &RunArgs) -> Result<i32, String> {
     Ok(code)
 }
 
-/// Leaves the cases that patterns mean: the case of exactly that id if there is one, else all that fit.
+/// Leaves the cases that patterns mean: the case of exactly that id if there is one, else all that
+/// fit.
 fn keep(cases: &mut Vec<Case>, patterns: &[String]) {
     let (ids, patterns): (Vec<&String>, Vec<&String>) =
         patterns.iter().partition(|pattern| cases.iter().any(|case| case.id == **pattern));
     cases.retain(|case| ids.contains(&&case.id) || patterns.iter().any(|pattern| case.is_meant(pattern)));
 }
 
-/// What is told while cases run.
+/// Progress printed while cases run.
 struct Progress {
     total: usize,
     done: usize,

@@ -1,4 +1,4 @@
-//! Whether the lines that were heard are those that a case expects. It knows no socket.
+//! Comparison of received lines with those that a case expects.
 
 use crate::case::Alternative;
 use crate::glob::glob;

@@ -1,6 +1,6 @@
-//! Patterns in which one mark stands for any text. It knows nothing else.
+//! Patterns in which one mark stands for any text.
 
-/// Whether a text is the pattern, of which `any` stands for any text.
+/// Matches a text against a pattern, in which `any` stands for any text.
 pub fn glob(pattern: &str, text: &str, any: &str) -> bool {
     let mut parts = pattern.split(any);
     let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };

@@ -1,4 +1,5 @@
-//! The list of cases that a broker is known to fail: reading it and holding a run to it. It knows no broker.
+//! The list of cases that a broker is known to fail: reading it and holding a run to it. It knows
+//! no broker.
 
 use std::path::Path;
 

@@ -1,6 +1,7 @@
 //! A conformance suite for AMQP 0-9-1 brokers. It knows brokers by their octets alone.
 //!
-//! Reading order: `case` (what a case is), `play` (how it is played), `expect` (how it is judged), `runner`, `report`.
+//! Reading order: `case` (what a case is), `play` (how it is played), `expect` (how it is judged),
+//! `runner`, `report`.
 
 pub mod capabilities;
 pub mod case;

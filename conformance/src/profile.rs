@@ -1,9 +1,9 @@
-//! Whose behaviour a run asks for: the specification's, or that of a RabbitMQ release. It knows no case.
+//! Expected behaviour of a run: the specification's, or that of a RabbitMQ release.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// What a broker is held to.
+/// Behaviour that a broker is held to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
     /// AMQP 0-9-1 alone; extensions are skipped.
@@ -17,7 +17,8 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// Whether one of the words names this profile: `spec`, `rabbitmq` (any), `4` (4.2 and 4.3), `3.13`, `4.2`, `4.3`.
+    /// Returns true if one of the words names this profile: `spec`, `rabbitmq` (any), `4` (4.2 and
+    /// 4.3), `3.13`, `4.2`, `4.3`.
     pub fn is_named(self, words: &[String]) -> bool {
         words.iter().any(|word| match word.as_str() {
             "spec" => self == Profile::Spec,
@@ -30,7 +31,7 @@ impl Profile {
         })
     }
 
-    /// Whether a word names any profile.
+    /// Returns true if a word names any profile.
     pub fn is_known(word: &str) -> bool {
         matches!(word, "spec" | "rabbitmq" | "4" | "3.13" | "4.2" | "4.3")
     }

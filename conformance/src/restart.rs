@@ -1,4 +1,5 @@
-//! One restart for all cases that wait for one, so that forty of them cost no forty restarts. It knows no case.
+//! One restart for all cases that wait for one, so that forty of them cost no forty restarts. It
+//! knows no case.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -43,7 +44,8 @@ impl Restarts {
         self.go(&mut meeting);
     }
 
-    /// Waits until every other case that may ask for a restart has asked or ended, and until the broker is back.
+    /// Waits until every other case that may ask for a restart has asked or ended, and until the
+    /// broker is back.
     pub fn restart(&self) -> Result<(), String> {
         let mut meeting = self.meeting();
         let round = meeting.round;

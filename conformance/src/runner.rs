@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use crate::capabilities::Capabilities;
 use crate::case::Case;
 use crate::known::Known;
-use crate::play::{Ending, Failure, Stage, play};
+use crate::play::state::Stage;
+use crate::play::{Ending, Failure, play};
 use crate::profile::Profile;
 use crate::restart::Restarts;
 use crate::target::Target;
 
-/// What came of one case.
+/// Result of one case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// As claimed.
@@ -38,9 +39,9 @@ impl Verdict {
 /// A case, its verdict and why.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What was claimed.
+    /// The case.
     pub case: Case,
-    /// What came of it.
+    /// The result.
     pub verdict: Verdict,
     /// Why it failed or was skipped, or which texts differ; empty if all was well.
     pub reason: String,
@@ -52,12 +53,13 @@ pub struct Outcome {
     pub talk: Vec<String>,
     /// How long it took, in milliseconds.
     pub ms: u128,
-    /// Whether it was left out because the broker was gone by then; it counts as failed.
+    /// True if it was left out because the broker was gone by then; it counts as failed.
     pub untried: bool,
 }
 
 impl Outcome {
-    /// Whether this case fails the run: it fails and is not in the list, or passes and is.
+    /// Returns true if this case fails the run: it fails and is not in the list of known failures,
+    /// or passes and is.
     pub fn is_bad(&self) -> bool {
         match self.verdict {
             Verdict::Fail => self.known.is_none(),
@@ -71,19 +73,19 @@ impl Outcome {
 pub struct Run {
     /// The broker.
     pub target: Arc<Target>,
-    /// Whose behaviour is asked for.
+    /// Expected behaviour.
     pub profile: Profile,
     /// Cases at once; at least 1.
     pub jobs: usize,
-    /// Whether a wrong reply text fails a case.
+    /// True if a wrong reply text fails a case.
     pub strict_texts: bool,
     /// The cases that this broker is known to fail.
     pub known: Known,
-    /// Whether it ends when the broker is gone, instead of trying every case that is left.
+    /// True to end when the broker is gone, instead of trying every case that is left.
     pub gives_up: bool,
 }
 
-/// Who looks whether the broker is still there, after a case that failed.
+/// Checks after each failed case that the broker is still there.
 struct Watch<'a> {
     target: &'a Target,
     /// One looks at a time.
@@ -106,7 +108,8 @@ impl Watch<'_> {
 }
 
 impl Run {
-    /// Runs all and returns their outcomes in the order of the cases; each is told as soon as it is there.
+    /// Runs all and returns their outcomes in the order of the cases; each is told as soon as it is
+    /// there.
     pub fn all(&self, cases: Vec<Case>, mut tell: impl FnMut(&Outcome)) -> Vec<Outcome> {
         let (alone, others): (Vec<_>, Vec<_>) = cases.into_iter().enumerate().partition(|(_, case)| case.alone);
         let restarts = |case: &Case| case.needs.iter().any(|need| need == "restart");

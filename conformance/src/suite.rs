@@ -1,4 +1,4 @@
-//! All cases: those that the program carries, or those of a directory. It knows no broker.
+//! All cases: those that the program carries, or those of a directory.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,7 +12,7 @@ const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/cases.rs"));
 /// The cases in the program, by file and in their order.
 pub fn cases() -> Result<Vec<Case>, String> {
     let files = FILES.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
-    gathered(files)
+    collect(files)
 }
 
 /// The cases of a directory, for who writes them.
@@ -28,10 +28,10 @@ pub fn cases_of(directory: &Path) -> Result<Vec<Case>, String> {
         files.push((name.to_string_lossy().into_owned(), text));
     }
     files.sort();
-    gathered(files.into_iter())
+    collect(files.into_iter())
 }
 
-fn gathered(files: impl Iterator<Item = (String, String)>) -> Result<Vec<Case>, String> {
+fn collect(files: impl Iterator<Item = (String, String)>) -> Result<Vec<Case>, String> {
     let mut cases = Vec::new();
     for (name, text) in files {
         cases.extend(parse(&name, &text)?);

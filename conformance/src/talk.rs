@@ -1,4 +1,4 @@
-//! The conversation of a case, frame by frame, as a reader wants to see it. It knows no case and no verdict.
+//! The conversation of a case, frame by frame, as a reader wants to see it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;

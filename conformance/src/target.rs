@@ -1,4 +1,5 @@
-//! The broker under test: its URLs, how to log in, its management API and how to restart it. It knows no case.
+//! The broker under test: its URLs, how to log in, its management API and how to restart it. It
+//! knows no case.
 
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::process::{Command, Stdio};
@@ -22,7 +23,7 @@ const RESTART_TIMEOUT: Duration = Duration::from_secs(120);
 pub struct Target {
     /// Where it speaks AMQP.
     pub address: SocketAddr,
-    /// Who logs in, from the URL.
+    /// Login, from the URL.
     pub account: Account,
     /// The URL as given.
     pub url: String,
@@ -30,7 +31,7 @@ pub struct Target {
     restart: Option<String>,
 }
 
-/// What a broker says of itself.
+/// Product and version that a broker announces.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Introduction {
     /// `product` of its server-properties.
@@ -71,7 +72,7 @@ impl Target {
         Ok(peer)
     }
 
-    /// What the broker says of itself in connection.start.
+    /// Returns the product and version of connection.start.
     pub fn introduction(&self) -> Result<Introduction, String> {
         let mut peer = Peer::connect(self.address).map_err(|error| format!("{}: {error}", self.address))?;
         peer.send_octets(HEADER)?;
@@ -91,12 +92,12 @@ impl Target {
         }
     }
 
-    /// Whether a management API was named.
+    /// Returns true if a management API was named.
     pub fn has_http(&self) -> bool {
         self.http.is_some()
     }
 
-    /// Whether a way to restart the broker was named.
+    /// Returns true if a way to restart the broker was named.
     pub fn can_restart(&self) -> bool {
         self.restart.is_some()
     }
@@ -135,7 +136,7 @@ impl Target {
         }
     }
 
-    /// Whether a management API answers, if one was named.
+    /// Checks that the management API answers, if one was named.
     pub fn check_http(&self) -> Result<(), String> {
         match &self.http {
             Some(base) => self.http("GET", "/api/overview", None).map(drop).map_err(|why| format!("{base}: {why}")),
@@ -144,7 +145,8 @@ impl Target {
     }
 }
 
-/// The address of a name where somebody listens; if nobody does, the first, an IPv4 one if there is any.
+/// The address of a name where somebody listens; if nobody does, the first, an IPv4 one if there is
+/// any.
 fn listening(mut found: Vec<SocketAddr>) -> Option<SocketAddr> {
     found.sort_by_key(SocketAddr::is_ipv6);
     let several = found.len() > 1;
@@ -152,7 +154,8 @@ fn listening(mut found: Vec<SocketAddr>) -> Option<SocketAddr> {
     found.iter().filter(|_| several).find(there).or(found.first()).copied()
 }
 
-/// Runs a shell command, whose words go nowhere but to standard error: a broker that it starts may outlive this program.
+/// Runs a shell command, whose words go nowhere but to standard error: a broker that it starts may
+/// outlive this program.
 fn obey(command: &str, deadline: Instant) -> Result<(), String> {
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::null());

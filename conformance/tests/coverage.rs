@@ -1,5 +1,5 @@
-//! Holds COVERAGE.md to the table of methods and to the cases: nothing is left out, and what is named is there.
-//! It knows no broker, and not whether a case is a good one.
+//! Holds COVERAGE.md to the table of methods and to the cases: nothing is left out, and what is
+//! named is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use conformance::case::Case;
 use conformance::peer::method;
 use conformance::suite;
 
-/// What a line does or hears: a method, and the text in which its fields stand.
+/// Returns the methods that a line sends or receives, each with the text in which its fields stand.
 fn named(line: &str) -> Vec<(String, String)> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let rest = |from: usize| words.get(from..).unwrap_or(&[]).join(" ");
@@ -37,13 +37,13 @@ fn names(case: &Case, method: &str) -> Vec<String> {
     all.filter(|(name, _)| name == method).map(|(_, text)| text).collect()
 }
 
-/// Whether a field is named: `name=`, or a bit's name alone.
+/// Returns true if a text names a field: `name=`, or a bit's name alone.
 fn has(text: &str, field: &str) -> bool {
     let assigned = format!("{field}=");
     text.split_whitespace().any(|word| word == field || word.starts_with(&assigned))
 }
 
-/// Whether a content is published or heard with a property.
+/// Returns true if a case publishes or receives a content with a property.
 fn has_property(case: &Case, property: &str) -> bool {
     let (given, heard) = (format!("{property}: "), format!("{property}="));
     lines(case).any(|line| {

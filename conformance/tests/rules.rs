@@ -1,4 +1,5 @@
-//! RULES.md has a row for every rule of the specification, and each row a case that exists or a reason. It knows no broker.
+//! RULES.md has a row for every rule of the specification, and each row a case that exists or a
+//! reason.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Faults of the broker's answers: names and counts, errors, closing. It knows no socket.
+//! Faults of the broker's answers: names and counts, errors, closing.
 
 use super::fault::Fault;
 use super::frame::Unit;

@@ -1,4 +1,4 @@
-//! Faults of confirms, returns and transactions. It knows no socket.
+//! Faults of confirms, returns and transactions.
 
 use super::fault::Fault;
 use super::frame::Unit;

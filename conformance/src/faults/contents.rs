@@ -1,4 +1,4 @@
-//! Faults of content headers and bodies on their way to the client. It knows no socket.
+//! Faults of content headers and bodies on their way to the client.
 
 use super::fault::Fault;
 use super::frame::Unit;

@@ -1,4 +1,4 @@
-//! Faults of basic.deliver, basic.get-ok and of what begins and ends a consumer. It knows no socket.
+//! Faults of basic.deliver, basic.get-ok and of what begins and ends a consumer.
 
 use super::fault::Fault;
 use super::frame::Unit;

@@ -1,4 +1,4 @@
-//! What a fault is. It knows no socket, and none of those there are.
+//! The definition of a fault: a rule that changes the conversation between client and broker.
 
 use super::frame::Unit;
 use super::link::{Link, Side};
@@ -9,18 +9,19 @@ pub struct Fault {
     pub name: &'static str,
     /// A sentence that says what goes wrong.
     pub does: &'static str,
-    /// Whether it spoils reply texts alone, which is the softer grade.
+    /// True if it spoils reply texts alone, which is the softer grade.
     pub is_soft: bool,
     rule: Rule,
 }
 
-/// What is done to what goes by.
+/// Change to the units that pass.
 enum Rule {
     /// Methods of one side, names with spaces between them, are changed.
     Edit(Side, &'static str, fn(&mut Unit)),
     /// They are lost.
     Lose(Side, &'static str),
-    /// The client's method does not reach the broker and is answered all the same: with this method.
+    /// The client's method does not reach the broker and is answered all the same: with this
+    /// method.
     Ignore(&'static str, &'static str),
     /// Anything at all.
     Each(fn(&mut Link, Side, Unit)),

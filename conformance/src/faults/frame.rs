@@ -1,4 +1,5 @@
-//! Frames as the proxy passes them on, and whole contents as one unit that a fault can change. It knows no socket and no fault.
+//! Frames as the proxy passes them on, and whole contents as one unit that a fault can change. It
+//! knows no socket and no fault.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ const METHOD: u8 = 1;
 const HEADER: u8 = 2;
 /// Type octet of a content body.
 const BODY: u8 = 3;
-/// What stands for the type of a protocol header, which is no frame.
+/// Type octet that stands for a protocol header, which is no frame.
 pub(super) const PROTOCOL: u8 = b'A';
 
 /// One frame, as it came.
@@ -32,7 +33,7 @@ impl Frame {
     }
 }
 
-/// What a fault sees at once: a frame; from the broker, also a method with its header and body.
+/// The unit that a fault sees: a frame; from the broker, also a method with its header and body.
 #[derive(Clone, Debug)]
 pub(super) struct Unit {
     frames: Vec<Frame>,
@@ -74,7 +75,7 @@ impl Unit {
         }
     }
 
-    /// Whether it is one of these, with spaces between them.
+    /// Returns true if it is one of these names, which have spaces between them.
     pub(super) fn is(&self, names: &str) -> bool {
         names.split(' ').any(|name| name == self.name())
     }
@@ -226,7 +227,7 @@ impl Unit {
     }
 }
 
-/// What a content header says.
+/// Fields of a content header.
 pub(super) struct Head {
     pub(super) class: u16,
     pub(super) weight: u16,
@@ -272,7 +273,7 @@ impl Contents {
         }
     }
 
-    /// What will never be whole.
+    /// Returns the octets that will never be a whole unit.
     pub(super) fn rest(&mut self) -> Vec<Unit> {
         std::mem::take(&mut self.0).into_values().collect()
     }

@@ -1,4 +1,4 @@
-//! Faults of the handshake, of tuning and of heartbeats. It knows no socket.
+//! Faults of the handshake, of tuning and of heartbeats.
 
 use super::fault::Fault;
 use super::frame::Unit;

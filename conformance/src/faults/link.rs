@@ -1,18 +1,18 @@
-//! One connection through the proxy as a fault sees it: where units go, what is held back, what is remembered.
-//! It knows no socket and no fault.
+//! One connection through the proxy as a fault sees it: where units go, what is held back, what is
+//! remembered.
 
 use std::collections::BTreeMap;
 
 use super::frame::Unit;
 
-/// Who spoke.
+/// Sender of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     Client,
     Broker,
 }
 
-/// What a fault does with a connection.
+/// State of a fault on one connection.
 #[derive(Default)]
 pub(super) struct Link {
     to_broker: Vec<u8>,
@@ -43,7 +43,7 @@ impl Link {
         self.pass(Side::Broker, unit);
     }
 
-    /// Whether the client was answered since the last time.
+    /// Returns true if the client was answered since the last call.
     pub(super) fn has_told(&mut self) -> bool {
         std::mem::take(&mut self.has_told)
     }
@@ -53,12 +53,12 @@ impl Link {
         self.held.push(unit);
     }
 
-    /// Whether anything is held back.
+    /// Returns true if anything is held back.
     pub(super) fn is_holding(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// Whether something of this name is held back for this channel.
+    /// Returns true if a unit of this name is held back for this channel.
     pub(super) fn holds(&self, channel: u16, name: &str) -> bool {
         self.held.iter().any(|unit| unit.channel() == channel && unit.is(name))
     }

@@ -1,7 +1,8 @@
-//! Deliberate faults: a proxy between the suite and a good broker plays a bad one, so that it can be shown that the suite bites.
-//! It knows no case and no broker.
+//! Deliberate faults: a proxy between the suite and a good broker plays a bad one, so that it can
+//! be shown that the suite bites.
 //!
-//! Reading order: `fault` (what one is), `frame` and `link` (what it has at hand), the lists, `proxy`, `table` (`FAULTS.md`).
+//! Reading order: `fault` (what one is), `frame` and `link` (what it has at hand), the lists,
+//! `proxy`, `table` (`FAULTS.md`).
 
 mod answers;
 mod confirms;

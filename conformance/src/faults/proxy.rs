@@ -1,5 +1,5 @@
-//! The proxy: it listens on a port of its own, connects to the broker for each client, and passes frames on in both directions,
-//! with a fault or without. What is no whole frame passes as it is. It knows no case and no broker but its address.
+//! The proxy: it listens on a port of its own, connects to the broker for each client, and passes
+//! frames on in both directions, with a fault or without. What is no whole frame passes as it is.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -12,7 +12,8 @@ use super::fault::Fault;
 use super::frame::{Contents, Frame, PROTOCOL, Unit};
 use super::link::{Link, Side};
 
-/// How long the rest of a client's frame is awaited before its beginning is passed on: it may be all there is.
+/// How long the rest of a client's frame is awaited before its beginning is passed on: it may be
+/// all there is.
 const PARTIAL: Duration = Duration::from_millis(50);
 /// The same for a broker, which sends whole frames.
 const PARTIAL_OF_BROKER: Duration = Duration::from_secs(2);
@@ -148,7 +149,8 @@ impl Shared {
         false
     }
 
-    /// Writes what that side said, and what a fault said to it. Whom nobody can write to is found out by who reads.
+    /// Writes what that side said, and what a fault said to it. Whom nobody can write to is found
+    /// out by who reads.
     fn write(&self, from: Side) {
         let has_told = from == Side::Client && lock(&self.playing).0.has_told();
         for (stream, side) in [(&self.broker, Side::Client), (&self.client, Side::Broker)] {
@@ -162,10 +164,10 @@ impl Shared {
     }
 }
 
-/// What was read.
+/// Result of a read.
 enum Piece {
     Frame(Frame),
-    /// What is no frame, or belongs to one of which a part has been passed on.
+    /// Octets that are no frame, or belong to one of which a part has been passed on.
     Octets(Vec<u8>),
     /// Nothing came for a while.
     Quiet,
@@ -180,7 +182,7 @@ struct Pieces {
     unread: Vec<u8>,
     /// Octets of `unread` that were passed on before their frame was whole.
     passed: usize,
-    /// What comes is no AMQP any more.
+    /// True once the octets are no longer AMQP.
     is_lost: bool,
 }
 

@@ -1,4 +1,5 @@
-//! Faults of a broker that does not do what it is asked: requests changed or lost on their way to it. It knows no socket.
+//! Faults of a broker that does not do what it is asked: requests changed or lost on their way to
+//! it.
 
 use super::fault::Fault;
 use super::frame::Unit;

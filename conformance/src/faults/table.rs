@@ -1,8 +1,9 @@
-//! The table of `FAULTS.md`: which cases catch which fault. Text both ways; it knows no fault and no case.
+//! The table of `FAULTS.md`: which cases catch which fault. Text both ways; it knows no fault and
+//! no case.
 
 use std::fmt::Write;
 
-/// What stands above the table.
+/// Text above the table.
 const HEAD: &str = "\
 # What the suite catches
 
@@ -18,7 +19,7 @@ it that they still do; the number is how many did when this table was written.
 pub struct Row {
     /// The fault's name.
     pub fault: String,
-    /// What it does.
+    /// Description of the fault.
     pub does: String,
     /// The first cases that catch it.
     pub cases: Vec<String>,

@@ -1,5 +1,5 @@
-//! Every method and property of AMQP 0-9-1 with RabbitMQ's own, as one table, and the codec that walks it.
-//! It knows no frame and no connection.
+//! Every method and property of AMQP 0-9-1 with RabbitMQ's own, as one table, and the codec that
+//! walks it.
 
 use super::text::Fields;
 use super::value::{Reader, Text, Value, table_octets};

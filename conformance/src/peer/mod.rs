@@ -1,5 +1,5 @@
-//! A small AMQP 0-9-1 peer for tests: a blocking socket, readable frames, and the freedom to send anything.
-//! It knows no case and shares nothing with any broker's codec, so that a mistake there cannot hide here.
+//! A small AMQP 0-9-1 peer for tests: a blocking socket, readable frames, and the freedom to send
+//! anything.
 
 pub mod method;
 pub mod text;
@@ -17,12 +17,12 @@ use value::{Quoted, Reader, Sum, Value};
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// The protocol header of 0-9-1.
 pub const HEADER: &[u8; 8] = b"AMQP\x00\x00\x09\x01";
-/// What the common clients announce.
+/// Client properties that the common clients announce.
 pub const CLIENT_PROPERTIES: &str = "{product: \"steps\", capabilities: {publisher_confirms: true, \
     exchange_exchange_bindings: true, basic.nack: true, consumer_cancel_notify: true, \
     connection.blocked: true, authentication_failure_close: true}}";
 
-/// What came from the broker.
+/// Outcome of a receive.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Heard {
     /// Channel, name and fields.
@@ -71,7 +71,7 @@ impl Heard {
         }
     }
 
-    /// What is at a path: a field, or what is in it, as `headers/x-death/0/count`.
+    /// Returns the value at a path: a field, or an entry in it, as `headers/x-death/0/count`.
     pub fn at(&self, path: &str) -> Option<&Value> {
         let mut path = path.split('/');
         let first = self.field(path.next().unwrap_or(""));
@@ -167,15 +167,15 @@ pub struct Peer {
     listener: Option<Box<dyn Listener>>,
 }
 
-/// Who is told what a connection says and hears.
+/// An observer of the frames that a connection sends and receives.
 pub trait Listener: Send {
     /// Octets that are about to be sent.
     fn sent(&self, octets: &[u8]);
-    /// What came from the broker.
+    /// Called with everything that was received from the broker.
     fn heard(&self, heard: &Heard);
 }
 
-/// Who logs in, and where to.
+/// Login and virtual host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Account {
     /// Name of the user.
@@ -218,14 +218,14 @@ impl Peer {
         Ok(peer)
     }
 
-    /// Has every frame from here on told to somebody.
+    /// Attaches an observer of every frame from here on.
     pub fn heard_by(mut self, listener: Box<dyn Listener>) -> Peer {
         self.listener = Some(listener);
         self
     }
 
-    /// The whole handshake. `options` may hold `user`, `password`, `vhost`, `channel-max`, `frame-max`, `heartbeat`
-    /// and `client-properties`.
+    /// The whole handshake. `options` may hold `user`, `password`, `vhost`, `channel-max`,
+    /// `frame-max`, `heartbeat` and `client-properties`.
     pub fn login(&mut self, options: &str) -> Result<(), String> {
         let options = fields(options)?;
         let option = |name: &str, otherwise: Value| {
@@ -275,7 +275,7 @@ impl Peer {
         }
     }
 
-    /// What came and is no whole frame, for who tells that none came; empty if nothing did.
+    /// Describes the octets received that are no whole frame; empty if there are none.
     pub fn unread(&self) -> String {
         match self.unread.as_slice() {
             [] => String::new(),
@@ -336,7 +336,8 @@ impl Peer {
         self.read(Instant::now() + self.patience)
     }
 
-    /// The next frame on one channel; those of other channels wait. A frame on channel 0 counts too, but no heartbeat.
+    /// The next frame on one channel; those of other channels wait. A frame on channel 0 counts
+    /// too, but no heartbeat.
     pub fn recv_on(&mut self, channel: u16) -> Heard {
         let here = |heard: &Heard| match heard {
             Heard::Heartbeat(0) => channel == 0,

@@ -1,4 +1,4 @@
-//! Reads values and `field=value` lists from text, as scripts and tests write them. It knows no method.
+//! Reads values and `field=value` lists from text, as scripts and tests write them.
 
 use super::value::Value;
 
@@ -16,12 +16,12 @@ impl<'a> Cursor<'a> {
         Cursor { rest: text.trim_start() }
     }
 
-    /// Whether nothing is left.
+    /// Returns true at the end.
     pub fn is_done(&self) -> bool {
         self.rest.is_empty()
     }
 
-    /// What has not been read yet.
+    /// Returns the unread text.
     pub fn rest(&self) -> &'a str {
         self.rest
     }

@@ -1,12 +1,13 @@
 //! Field values of AMQP 0-9-1 as tests see them: octets both ways, and a readable text both ways.
-//! It knows no frame and no method, and shares nothing with the broker's own codec.
 
 use std::fmt;
 
-/// One value: of a field table (AMQP 0-9-1, 4.2.5.5, with RabbitMQ's letters), or of a method's field.
+/// One value: of a field table (AMQP 0-9-1, 4.2.5.5, with RabbitMQ's letters), or of a method's
+/// field.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// A bare number: a method's integer field. In a table it is sent as `int32`, or `int64` when it does not fit.
+    /// A bare number: a method's integer field. In a table it is sent as `int32`, or `int64` when
+    /// it does not fit.
     Number(i128),
     /// Letter `t`.
     Bool(bool),
@@ -198,7 +199,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Text of octets: bare when it is a plain word, else in quotes with `\n`, `\r`, `\"`, `\\` and `\xNN`.
+/// Text of octets: bare when it is a plain word, else in quotes with `\n`, `\r`, `\"`, `\\` and
+/// `\xNN`.
 pub struct Text<'a>(pub &'a [u8]);
 
 fn plain(octet: u8) -> bool {

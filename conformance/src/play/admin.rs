@@ -1,13 +1,13 @@
-//! The steps that ask the management API of a broker. It knows no frame.
+//! The steps that ask the management API of a broker.
 
 use std::time::{Duration, Instant};
 
-use super::Play;
 use crate::peer::PATIENCE;
+use crate::play::state::Play;
 
 /// Between two questions that wait for the same answer.
 const PAUSE: Duration = Duration::from_millis(50);
-/// What a broker's statistics may lag behind.
+/// Longest delay of a broker's statistics.
 const LAG: Duration = Duration::from_secs(10);
 
 impl Play<'_> {
@@ -36,7 +36,8 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// `eventually-http PATH POINTER VALUE`: asks until the answer holds the value; notes what it held last.
+    /// `eventually-http PATH POINTER VALUE`: asks until the answer holds the value; notes what it
+    /// held last.
     pub(super) fn eventually_http(&mut self, text: &str) -> Result<(), String> {
         let asked = text.find(" /").and_then(|at| text.split_at_checked(at));
         let Some((path, (pointer, wanted))) = asked.and_then(|(path, rest)| Some((path, rest.trim().split_once(' ')?)))
@@ -59,8 +60,8 @@ impl Play<'_> {
     }
 }
 
-/// A path, whose spaces and arrows are escaped (names of connections have them), and what may follow it.
-/// The default virtual host stands for that of the URL, as it does in expectations.
+/// A path, whose spaces and arrows are escaped (names of connections have them), and what may
+/// follow it. The default virtual host stands for that of the URL, as it does in expectations.
 fn path_and_json<'a>(text: &'a str, vhost: &str) -> (String, &'a str) {
     let begins = [" {", " ["].iter().filter_map(|token| text.find(token)).min();
     let (path, json) = text.split_at(begins.unwrap_or(text.len()));

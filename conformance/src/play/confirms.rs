@@ -1,15 +1,16 @@
-//! The step that takes confirms as they come, each for one publication or for several. It knows no expectation.
+//! The step that takes confirms as they come, each for one publication or for several.
 
 use std::collections::BTreeSet;
 
-use super::Play;
-use super::text::{channel_of, is_over};
 use crate::peer::Heard;
 use crate::peer::text::{Cursor, number};
 use crate::peer::value::Value;
+use crate::play::state::Play;
+use crate::play::text::{channel_of, is_over};
 
 impl Play<'_> {
-    /// `confirmed N [on CH]`: awaits acks until the first N publications have theirs, each once. Anything else is a line.
+    /// `confirmed N [on CH]`: awaits acks until the first N publications have theirs, each once.
+    /// Anything else is a line.
     pub(super) fn confirmed(&mut self, cursor: &mut Cursor<'_>) -> Result<(), String> {
         let count: u64 = number(cursor.item())?;
         let channel = channel_of(cursor)?;
@@ -31,7 +32,7 @@ impl Play<'_> {
     }
 }
 
-/// Whether it is an ack for what is still open. One that is for something else too is not.
+/// Removes what an ack settles. False if it settles anything that is not open.
 fn settles(open: &mut BTreeSet<u64>, heard: &Heard) -> bool {
     let (Some("basic.ack"), Some(Value::Number(tag))) = (heard.method(), heard.field("delivery-tag")) else {
         return false;

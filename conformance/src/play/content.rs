@@ -1,21 +1,21 @@
-//! The steps that deal in whole messages: storing, getting, receiving, counting. It knows no expectation.
+//! The steps that deal in whole messages: storing, getting, receiving, counting.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::Play;
-use super::text::{all_fields, channel_of, is_over, publication, sent_or_closed};
 use crate::peer::text::{Cursor, Fields, fields, number};
 use crate::peer::value::{Quoted, Sum, Value};
 use crate::peer::{Heard, PATIENCE, method};
+use crate::play::state::Play;
+use crate::play::text::{all_fields, channel_of, is_over, publication, sent_or_closed};
 use crate::profile::Profile;
 
 /// Bodies above this length are shown as a length and a sum.
 const SHOWN: usize = 200;
 
 impl Play<'_> {
-    /// Publishes on a connection of its own and awaits the confirm, so that the message is where it goes.
-    /// The specification has no confirms: its profile commits a transaction.
+    /// Publishes on a connection of its own and awaits the confirm, so that the message is where it
+    /// goes. The specification has no confirms: its profile commits a transaction.
     pub(super) fn store(&mut self, text: &str) -> Result<(), String> {
         let (method, properties, body) = publication(text)?;
         let current = std::mem::replace(&mut self.current, "store".to_owned());
@@ -77,7 +77,8 @@ impl Play<'_> {
         self.message(first).map(drop)
     }
 
-    /// Notes a frame, and if it begins a content the rest of it on the same line. Whether nothing can follow.
+    /// Notes a frame, and if it begins a content the rest of it on the same line. Whether nothing
+    /// can follow.
     fn message(&mut self, first: Heard) -> Result<bool, String> {
         let (line, properties) = match &first {
             Heard::Method(channel, "basic.deliver" | "basic.get-ok" | "basic.return", _) => {
@@ -120,20 +121,22 @@ impl Play<'_> {
         }
     }
 
-    /// `tally N FIELD [ack|requeue]`: takes N messages and counts them by a field of their method, a property or `body`.
-    pub(super) fn tally(&mut self, cursor: &mut Cursor<'_>) -> Result<(), String> {
+    /// `counts N FIELD [ack|requeue]`: takes N messages and counts them by a field of their method,
+    /// a property or `body`.
+    pub(super) fn counts(&mut self, cursor: &mut Cursor<'_>) -> Result<(), String> {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         self.take_each(cursor, |value, _| {
             *counts.entry(value).or_default() += 1;
             Ok(())
         })?;
         let line: Vec<String> = counts.iter().map(|(value, count)| format!("{value}:{count}")).collect();
-        self.kept.extend(counts.into_iter().map(|(value, count)| (format!("tally.{value}"), count.to_string())));
-        self.note(&format!("tally {}", line.join(" ")));
+        self.kept.extend(counts.into_iter().map(|(value, count)| (format!("counts.{value}"), count.to_string())));
+        self.note(&format!("counts {}", line.join(" ")));
         Ok(())
     }
 
-    /// `rising N FIELD [ack]`: takes N messages whose bodies are numbers that rise among those of the same FIELD.
+    /// `rising N FIELD [ack]`: takes N messages whose bodies are numbers that rise among those of
+    /// the same FIELD.
     pub(super) fn rising(&mut self, cursor: &mut Cursor<'_>) -> Result<(), String> {
         let mut last: BTreeMap<String, u64> = BTreeMap::new();
         self.take_each(cursor, |value, body| {
@@ -142,7 +145,8 @@ impl Play<'_> {
         })
     }
 
-    /// Takes `N FIELD [ack|requeue]` messages and has each looked at: the field's value and the body.
+    /// Takes `N FIELD [ack|requeue]` messages and has each looked at: the field's value and the
+    /// body.
     fn take_each(
         &mut self,
         cursor: &mut Cursor<'_>,

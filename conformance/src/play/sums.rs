@@ -1,10 +1,10 @@
-//! `check`: whole numbers added, taken away and compared. It knows nothing else.
+//! `check`: whole numbers added, taken away and compared.
 
 use crate::peer::text::number;
 
 const SIGNS: [&str; 6] = ["<=", ">=", "!=", "=", "<", ">"];
 
-/// Whether `1 + 2 <= 4` holds; the error says what does not.
+/// Checks a comparison such as `1 + 2 <= 4`; the error names both sides.
 pub(super) fn check(text: &str) -> Result<(), String> {
     let sign = SIGNS.iter().find(|sign| text.contains(**sign)).ok_or("a comparison expected")?;
     let (left, right) = text.split_once(sign).ok_or("a comparison expected")?;

@@ -1,4 +1,4 @@
-//! The operands of steps, from text. It knows no socket.
+//! The operands of steps, from text.
 
 use crate::peer::Heard;
 use crate::peer::text::{Cursor, Fields, fields, hex, number};
@@ -18,7 +18,7 @@ pub(super) fn channel_of(cursor: &mut Cursor<'_>) -> Result<Option<u16>, String>
     }
 }
 
-/// Whether nothing can be heard any more.
+/// Returns true if nothing can be received any more.
 pub(super) fn is_over(heard: &Heard) -> bool {
     matches!(heard, Heard::Closed | Heard::Timeout)
 }

@@ -1,15 +1,16 @@
-//! The steps that put octets on a socket and await single frames. It knows no expectation.
+//! The steps that put octets on a socket and await single frames.
 
 use std::time::{Duration, Instant};
 
-use super::Play;
-use super::text::{all_fields, bytes, channel_of, is_over, octets, properties_of, publication, sent_or_closed};
 use crate::peer::text::{Cursor, Fields, hex, number};
 use crate::peer::value::Value;
 use crate::peer::{Heard, PATIENCE, frame, header, method};
+use crate::play::state::Play;
+use crate::play::text::{all_fields, bytes, channel_of, is_over, octets, properties_of, publication, sent_or_closed};
 
 impl Play<'_> {
-    /// Steps that put octets on the socket. A socket that the broker has closed is heard later, not an error.
+    /// Steps that put octets on the socket. A socket that the broker has closed is heard later, not
+    /// an error.
     pub(super) fn send(&mut self, verb: &str, cursor: &mut Cursor<'_>) -> Result<(), String> {
         if verb == "raw" {
             let octets = octets(cursor)?;
@@ -112,15 +113,6 @@ impl Play<'_> {
             }
         }
         Ok(())
-    }
-
-    /// The next frame, on one channel or on any.
-    pub(super) fn next(&mut self, channel: Option<u16>) -> Result<Heard, String> {
-        let peer = self.peer()?;
-        Ok(match channel {
-            Some(channel) => peer.recv_on(channel),
-            None => peer.recv(),
-        })
     }
 
     pub(super) fn skip(&mut self, times: usize) -> Result<(), String> {

@@ -1,4 +1,5 @@
-//! The HTML report: a matrix of runs side by side, one column a broker, with what failed unfolded. It runs nothing.
+//! The HTML report: a matrix of runs side by side, one column a broker, with what failed unfolded.
+//! It runs nothing.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -61,7 +62,7 @@ pub(super) struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// What one run says, if it knows the case.
+    /// Returns the line of one run, if it has the case.
     pub(super) fn run(&self, run: usize) -> Option<&'a Line> {
         self.runs.get(run).copied().flatten()
     }

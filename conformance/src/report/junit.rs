@@ -6,7 +6,8 @@ use std::fmt::Write;
 use super::html::escaped;
 use super::{Line, Report};
 
-/// The report as JUnit XML. A known failure is a skipped test; a known failure that passes is a failed one.
+/// The report as JUnit XML. A known failure is a skipped test; a known failure that passes is a
+/// failed one.
 pub fn xml(report: &Report) -> String {
     let mut areas: BTreeMap<&str, Vec<&Line>> = BTreeMap::new();
     for line in &report.cases {

@@ -1,4 +1,5 @@
-//! What a run found, as data: the shape of the JSON report, from which the other reports are made. It runs nothing.
+//! The results of a run as data: the shape of the JSON report, from which the other reports are
+//! made.
 
 pub mod html;
 pub mod junit;
@@ -24,7 +25,7 @@ pub struct Report {
 /// The broker of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Broker {
-    /// What the reader knows it by.
+    /// Name that the reader knows it by.
     pub name: String,
     /// `product` of its server-properties.
     pub product: String,
@@ -41,9 +42,9 @@ pub struct Broker {
 pub struct Line {
     /// Stable name.
     pub id: String,
-    /// What it belongs to.
+    /// Area of the case.
     pub area: String,
-    /// What is true if it passes.
+    /// Claim of the case: true if it passes.
     pub claim: String,
     /// Where that is written.
     pub source: String,
@@ -53,7 +54,7 @@ pub struct Line {
     pub reason: String,
     /// Milliseconds it took.
     pub ms: u64,
-    /// Whether the reply texts were as expected; the softer grade.
+    /// True if the reply texts were as expected; the softer grade.
     pub texts: bool,
     /// Why it is known to fail, if it is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -89,12 +90,12 @@ impl Report {
 }
 
 impl Line {
-    /// Whether this case passed.
+    /// Returns true if this case passed.
     pub fn passed(&self) -> bool {
         self.verdict == Verdict::Pass.name()
     }
 
-    /// Whether this case was not tried.
+    /// Returns true if this case was not tried.
     pub fn skipped(&self) -> bool {
         self.verdict == Verdict::Skipped.name()
     }

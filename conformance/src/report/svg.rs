@@ -1,4 +1,5 @@
-//! The summary as a picture, for a README: a row for each area, a column for each broker. It runs nothing.
+//! The summary as a picture, for a README: a row for each area, a column for each broker. It runs
+//! nothing.
 
 use std::fmt::Write;
 

@@ -1,4 +1,4 @@
-//! What a lapin application asks of an AMQP 0-9-1 broker. It knows the URL and nothing else of the broker.
+//! Scenarios of a lapin application against an AMQP 0-9-1 broker, of which only the URL is known.
 //!
 //! Usage: `cargo run -- URL`. One line a check; exit code 1 at the first that fails.
 
