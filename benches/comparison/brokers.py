@@ -70,7 +70,7 @@ def load(options, broker, scenario):
     arguments = scenario.arguments.split()
     if scenario.timed:
         arguments += ["--seconds", str(options.seconds)]
-    if scenario.metrics[0] is CONSUMED:
+    if scenario.metrics[0] is CONSUMED and STEADY[0] not in arguments:
         arguments += STEADY
     if scenario.warm and options.seconds >= 3:
         arguments += ["--warmup", "1"]

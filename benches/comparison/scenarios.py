@@ -63,12 +63,21 @@ SCENARIOS = {
                                     chart="16 B, each acked"),
     "one-to-one-16B-batch": Scenario("the same, acked by 100", "--ack batch=100 --prefetch 1000", LOAD, short=False),
     "1KiB-auto": Scenario("1 KiB, auto-ack", "--size 1024", LOAD, group=FLOW),
+    "16KiB-auto": Scenario("16 KiB, auto-ack", "--size 16384 --backlog 2000", LOAD, group=FLOW),
     "confirms-16B": Scenario("confirms, window 1,000, 16 B", "--confirm 1000", [CONSUMED, CONFIRM_P99, CPU, PEAK], group=FLOW,
                              chart="16 B, publisher confirms"),
     "confirms-1KiB-durable": Scenario(
         "confirms, window 1,000, 1 KiB persistent, acked by 100",
         "--confirm 1000 --size 1024 --persistent --ack batch=100 --prefetch 1000", [CONSUMED, CONFIRM_P99, CPU, PEAK], group=FLOW,
         chart="1 KiB, persistent, confirms, acks"),
+    "confirms-16KiB-durable": Scenario(
+        "confirms, window 100, 16 KiB persistent, acked by 100",
+        "--confirm 100 --size 16384 --persistent --ack batch=100 --prefetch 1000 --backlog 2000", [CONSUMED, CONFIRM_P99, CPU, PEAK],
+        group=FLOW, chart="16 KiB, persistent, confirms, acks"),
+    "confirms-100B-durable-10p": Scenario(
+        "10 producers, confirms, window 100, 100 B persistent, acked by 100",
+        "--producers 10 --confirm 100 --size 100 --persistent --ack batch=100 --prefetch 1000", [CONSUMED, CONFIRM_P99, CPU, PEAK],
+        group=FLOW, chart="100 B, persistent, confirms, 10 producers"),
     "ten-queues": Scenario("10 producers, 10 consumers, 10 queues, 16 B", "--producers 10 --consumers 10 --queues 10", LOAD,
                            group=FLOW, chart="10 queues, 10 producers, 10 consumers"),
     "one-queue-1p": Scenario("1 producer, 1 consumer, 1 queue, 16 B", "--producers 1", LOAD, short=False),
