@@ -1,12 +1,13 @@
-//! The seven frames that are coded by hand, beside what amq-protocol takes for the same octets. `cargo bench --bench codec`.
+//! The seven frames that are coded by hand, beside what amq-protocol takes for the same octets.
+//! `cargo bench --bench codec`.
 
 use amq_protocol::frame::generation::gen_frame;
 use amq_protocol::frame::parsing::parse_frame;
 use amq_protocol::frame::{AMQPContentHeader, AMQPFrame};
 use amq_protocol::protocol::{AMQPClass, basic};
 use divan::{Bencher, black_box};
-use leveret::wire::encode_content::{self, Content};
-use leveret::wire::{frame, method, properties};
+use leveret_wire::encode_content::{self, Content, Copied};
+use leveret_wire::{frame, method, properties};
 
 fn main() {
     divan::main();
@@ -36,7 +37,7 @@ fn head() -> AMQPContentHeader {
 
 fn payload(octets: &[u8]) -> &[u8] {
     match frame::scan(black_box(octets), 131_072) {
-        Ok(frame::Scan::Frame(frame, _)) => frame.payload,
+        Ok(frame::FrameScan::Frame(frame, _)) => frame.payload,
         _ => &[],
     }
 }
@@ -83,7 +84,7 @@ fn deliver_by_hand(bencher: Bencher<'_, '_>) {
     let mut out = Vec::with_capacity(1024);
     bencher.bench_local(|| {
         out.clear();
-        encode_content::deliver(&mut out, 1, 131_072, black_box(b"tag"), 42, false, content);
+        encode_content::deliver(&mut out, 1, 131_072, black_box(b"tag"), 42, false, content, &mut Copied);
         out.len()
     });
 }

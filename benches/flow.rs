@@ -1,6 +1,10 @@
-//! The broker's work on a message, from the read of its publish to the write of its delivery, without sockets: see `flow`
-//! in `tests/`. `benches/instructions` counts instructions; `cargo run --release --features flow --bin flow` tells nanoseconds.
+//! The broker's work on a message, from the read of its publish to the write of its delivery,
+//! without sockets: see `flow` in `tests/`. `benches/instructions` counts instructions;
+//! `cargo run --release --features flow --bin flow` tells nanoseconds.
 
+#[path = "../src/allocator.rs"]
+#[expect(dead_code, reason = "the program also gives memory back")]
+mod allocator;
 #[path = "../tests/flow/mod.rs"]
 #[expect(dead_code, reason = "the test of allocations needs the rest of it")]
 mod flow;
@@ -12,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// The program's.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 /// Messages before anything is counted.
 const WARM_UP: usize = 10_000;
@@ -66,7 +70,8 @@ fn run(flow: &mut Flow, plan: Plan, messages: usize, meter: &mut impl Meter) -> 
     batches * plan.batch
 }
 
-/// Without arguments: times all. `list`: names all. `count NAME`: runs one, and tells how many messages valgrind saw.
+/// Without arguments: times all. `list`: names all. `count NAME`: runs one, and tells how many
+/// messages valgrind saw.
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();

@@ -1,20 +1,25 @@
-//! What it costs to read a backlog of 1 KiB messages back from the system's memory, a message at a time in the caller's hands.
-//! `cargo bench --bench read`. It makes a journal of 200 MiB in the directory for temporary files.
+//! Cost of reading a backlog of 1 KiB messages back from the system's memory, a message at a time
+//! in the caller's thread. `cargo bench --bench read`. Makes a journal of 200 MiB in the directory
+//! for temporary files.
+
+#[path = "../src/allocator.rs"]
+#[expect(dead_code, reason = "the program also gives memory back")]
+mod allocator;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use leveret::store::Store;
-use leveret::store::journal::{Journal, Options, Sync};
-use leveret::store::list::{List, Target};
-use leveret::store::real::RealDisk;
-use leveret::store::record::{Operation, Publish};
+use leveret_journal::Store;
+use leveret_journal::journal::{Journal, JournalOptions, Sync};
+use leveret_journal::list::{List, Target};
+use leveret_journal::real::RealDisk;
+use leveret_journal::record::{Operation, PublishRecord};
 
 /// The program's.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 const MESSAGES: u64 = 200_000;
 /// The octets of messages that a queue reads back at once.
@@ -31,14 +36,14 @@ impl Backlog {
     fn new(queues: u64) -> Self {
         let path = std::env::temp_dir().join(format!("leveret-bench-read-{}-{queues}", std::process::id()));
         let disk = Arc::new(RealDisk::open(&path).unwrap());
-        let options = Options { segment_octets: 64 << 20, sync: Sync::Os, full_at: u64::MAX, seed: 1 };
+        let options = JournalOptions { segment_octets: 64 << 20, sync: Sync::Os, full_at: u64::MAX, seed: 1 };
         let (store, _) = Store::open(disk, options, &mut |_| {}).unwrap();
         let mut last = None;
         for at in 0..MESSAGES {
             let targets = [Target::new(at % queues + 1, at / queues + 1)];
             let (route, properties, body) = (b"\0\x06orders".as_slice(), b"\x10\0\x02".as_slice(), &[b'x'; 1024]);
             let targets = List::Given(&targets);
-            let publish = Publish { at_ms: 0, flags: 0, targets, route, properties, body };
+            let publish = PublishRecord { at_ms: 0, expires_at: None, flags: 0, targets, route, properties, body };
             last = store.journal().append(&Operation::Publish(publish)).ok();
             while store.journal().is_full() {
                 std::thread::yield_now();
@@ -59,11 +64,11 @@ impl Backlog {
         let (mut from, mut sum) = (1, 0);
         loop {
             let before = from;
-            let visit = &mut |seq: u64, publish: Publish<'_>| {
+            let visit = &mut |seq: u64, publish: PublishRecord<'_>| {
                 sum += black_box(publish).body.len() as u64;
                 from = seq + 1;
             };
-            self.journal().visit_run(queue, before, usize::MAX, RUN, visit).unwrap();
+            assert!(self.journal().visit_run(queue, before, usize::MAX, RUN, visit).is_empty());
             if from == before {
                 return sum;
             }

@@ -1,16 +1,20 @@
-//! Routing of one message: topic, headers, direct, fanout. Keys take turns, so that no cache of the processor's knows the way.
-//! `cargo bench --bench routing`.
+//! Routing of one message: topic, headers, direct, fanout. Keys take turns, so that no cache of the
+//! processor's knows the way. `cargo bench --bench routing`.
+
+#[path = "../src/allocator.rs"]
+#[expect(dead_code, reason = "the program also gives memory back")]
+mod allocator;
 
 use divan::{Bencher, black_box};
 use leveret::broker::headers::{MessageHeaders, criteria};
 use leveret::routing::headers::NoHeaders;
 use leveret::routing::{Kind, Routes};
-use leveret::wire::table::{Table, Value};
-use leveret::wire::table_builder::TableBuilder;
+use leveret_wire::table::{Table, Value};
+use leveret_wire::table_builder::TableBuilder;
 
 /// The program's.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 fn main() {
     divan::main();
@@ -99,7 +103,7 @@ fn headers(x_match: Option<&str>, number: usize) -> Vec<u8> {
 fn headers_one_of(bencher: Bencher<'_, '_>, x_match: &str, bindings: usize) {
     let mut routes = Routes::new(Kind::Headers);
     for number in 0..bindings {
-        let criteria = criteria(Table::from_checked(&headers(Some(x_match), number))).ok();
+        let criteria = criteria(Kind::Headers, Table::from_checked(&headers(Some(x_match), number))).unwrap();
         routes.bind(b"", criteria.as_ref(), 1);
     }
     let messages: Vec<_> = (0..bindings).map(|number| headers(None, number)).collect();

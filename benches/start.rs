@@ -1,5 +1,6 @@
-//! How long the program takes from its start to the first client's connection.open-ok, and how much memory it holds then.
-//! `cargo bench --bench start`; it runs the program that cargo built for it, optimized, and needs Linux.
+//! How long the program takes from its start to the first client's connection.open-ok, and how much
+//! memory it holds then. `cargo bench --bench start`; it runs the program that cargo built for it,
+//! optimized, and needs Linux.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,7 +10,8 @@ use std::time::{Duration, Instant};
 
 const STARTS: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two attempts to connect: short beside what is measured, long enough to leave the program its core.
+/// Between two attempts to connect: short beside what is measured, long enough to leave the program
+/// its core.
 const PAUSE: Duration = Duration::from_micros(200);
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;

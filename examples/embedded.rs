@@ -5,14 +5,14 @@ use lapin::options::QueueDeclareOptions;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
-use leveret::config::{Store, StoreKind};
+use leveret::config::{StoreConfig, StoreKind};
 use leveret::{Broker, Config};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Any free port of this machine; every other key keeps its default.
     // Nothing is to be left of it; without this, what is durable stays in `leveret-data`.
-    let store = Store { kind: StoreKind::Memory, ..Config::default().store };
+    let store = StoreConfig { kind: StoreKind::Memory, ..Config::default().store };
     let config = Config { bind: vec!["127.0.0.1:0".parse()?], store, ..Config::default() };
     let broker = Broker::start(config).await?;
     let url = format!("amqp://guest:guest@{}/%2f", broker.address());
@@ -31,7 +31,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             name.as_bytes(),
             properties,
         );
-        // The first await hands the message over, the second one waits until the broker has taken it.
+        // The first await hands the message over, the second one waits until the broker has taken
+        // it.
         sent.await?.await?;
     }
 

@@ -2,12 +2,14 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used)]
 
+mod allocator;
+
 use clap::Parser;
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 fn main() -> ExitCode {
-    leveret::cli::run(leveret::cli::Arguments::parse())
+    leveret::cli::run(leveret::cli::Arguments::parse(), allocator::give_back)
 }

@@ -1,116 +1,152 @@
-//! A publication as it is borrowed from a read buffer, and a message as a queue keeps it. Knows no queue, no frame, no
-//! exchange: octets with three cuts.
+//! A publication as it is borrowed from a read buffer, and a message as queues keep it: route,
+//! properties and body, as octets. Names no queue, frame or exchange.
 
+use crate::memory::MemoryAccount;
 use arrayvec::ArrayVec;
 use triomphe::ThinArc;
 
-/// What a queue's bookkeeping of one message costs beside its octets; part of what a message is charged with.
-const ENTRY_OCTETS: usize = 96;
+/// Octets charged for a message beside its own: its header, and the allocator's rounding.
+const MESSAGE_OVERHEAD: usize = 80;
 
-/// Bodies from this size on have an allocation of their own: a body is most often a round number of octets, which an
-/// allocator holds without waste, and one with a head in front of it is not.
+/// Bodies of this size in octets or larger have an allocation of their own: a body is most often a
+/// round number of octets, which an allocator holds without waste; with a head in front of it, it
+/// is not.
 const BODY_APART: usize = 512;
 
-/// What is kept in one piece is put together on the stack up to this many octets.
+/// Messages of one allocation are assembled on the stack up to this many octets.
 const ON_STACK: usize = 1024;
 
-/// One publication, borrowed from whatever holds its octets.
+/// One publication, borrowed from the buffer that holds its octets.
 #[derive(Clone, Copy, Debug)]
 pub struct Publication<'a> {
     /// Exchange and routing key, as two AMQP short strings with their length octets.
     pub route: &'a [u8],
-    /// Property flags and values as they came.
+    /// Property flags and values, octet for octet as published.
     pub properties: &'a [u8],
-    /// The body, whole.
+    /// The whole body.
     pub body: &'a [u8],
-    /// A durable queue keeps it across a restart.
+    /// Delivery mode 2: a durable queue keeps the message across a restart.
     pub persistent: bool,
 }
 
 impl Publication<'_> {
-    /// Copies the publication, to be held by `holders` queues.
-    pub fn keep(&self, holders: usize) -> Message {
-        let head = self.route.len() + self.properties.len();
+    /// Copies the publication into a message, which is charged to `account` until its last holder
+    /// drops it.
+    pub fn keep(&self, account: MemoryAccount) -> Message {
         let apart = self.body.len() >= BODY_APART;
-        let cuts = Cuts {
-            body: apart.then(|| Box::from(self.body)),
+        self.keep_with(account, apart.then(|| Box::from(self.body)))
+    }
+
+    /// Makes a message of the publication's route and properties and of `body`, which is moved, not
+    /// copied. The publication's own body is ignored.
+    pub fn keep_body(&self, account: MemoryAccount, body: Vec<u8>) -> Message {
+        Publication { body: &[], ..*self }.keep_with(account, Some(body.into_boxed_slice()))
+    }
+
+    fn keep_with(&self, account: MemoryAccount, body: Option<Box<[u8]>>) -> Message {
+        let head = self.route.len() + self.properties.len();
+        let rest = if body.is_some() { &[] } else { self.body };
+        let octets = head + rest.len() + body.as_ref().map_or(0, |body| body.len());
+        let parts = MessageHeader {
+            body,
+            account,
             properties_at: self.route.len() as u32,
             body_at: head as u32,
+            charge: (octets + MESSAGE_OVERHEAD).try_into().unwrap_or(u32::MAX),
             persistent: self.persistent,
-            charge: ((head + self.body.len()) / holders.max(1) + ENTRY_OCTETS) as u32,
         };
-        let rest = if apart { &[] } else { self.body };
+        account.charge(parts.charge.into());
         if head + rest.len() > ON_STACK {
             let octets = [self.route, self.properties, rest].concat();
-            return Message(ThinArc::from_header_and_slice(cuts, &octets));
+            return Message(ThinArc::from_header_and_slice(parts, &octets));
         }
-        // An allocation of this kind is filled from one slice.
+        // `ThinArc` is filled from one slice.
         let mut octets = ArrayVec::<u8, ON_STACK>::new();
         for part in [self.route, self.properties, rest] {
-            // It fits, as was just seen.
+            // The size was checked above.
             let _ = octets.try_extend_from_slice(part);
         }
-        Message(ThinArc::from_header_and_slice(cuts, &octets))
+        Message(ThinArc::from_header_and_slice(parts, &octets))
     }
 }
 
-/// A message that a queue holds, shared by all queues that hold it: one pointer, and one allocation; with a
-/// long body two.
+/// A message, shared by all queues, outboxes and transactions that hold it: one pointer and one
+/// allocation, two with a long body.
 #[derive(Clone, Debug)]
-pub struct Message(ThinArc<Cuts, u8>);
+pub struct Message(ThinArc<MessageHeader, u8>);
 
+/// The lengths of a message's parts, and its charge.
 #[derive(Debug)]
-struct Cuts {
-    /// None: it follows the properties.
+struct MessageHeader {
+    /// None: the body follows the properties.
     body: Option<Box<[u8]>>,
+    account: MemoryAccount,
     properties_at: u32,
     body_at: u32,
     charge: u32,
     persistent: bool,
 }
 
+impl Drop for MessageHeader {
+    fn drop(&mut self) {
+        self.account.refund(self.charge.into());
+    }
+}
+
 impl Message {
-    /// Exchange and routing key, as two AMQP short strings with their length octets.
+    /// Returns exchange and routing key, as two AMQP short strings with their length octets.
     pub fn route(&self) -> &[u8] {
-        self.0.slice.get(..self.cuts().properties_at as usize).unwrap_or_default()
+        self.0.slice.get(..self.parts().properties_at as usize).unwrap_or_default()
     }
 
-    /// Property flags and values, octet for octet as published.
+    /// Returns property flags and values, octet for octet as published.
     pub fn properties(&self) -> &[u8] {
-        let Cuts { properties_at, body_at, .. } = self.cuts();
+        let MessageHeader { properties_at, body_at, .. } = self.parts();
         self.0.slice.get(*properties_at as usize..*body_at as usize).unwrap_or_default()
     }
 
-    /// The body.
+    /// Returns the body.
     pub fn body(&self) -> &[u8] {
-        match &self.cuts().body {
+        match &self.parts().body {
             Some(body) => body,
-            None => self.0.slice.get(self.cuts().body_at as usize..).unwrap_or_default(),
+            None => self.0.slice.get(self.parts().body_at as usize..).unwrap_or_default(),
         }
     }
 
-    /// Octets of memory that one queue is charged with for holding this message: its share of the octets and its place.
+    /// Returns the number of octets of route, properties and body.
+    pub fn octets(&self) -> u32 {
+        let body = self.parts().body.as_ref().map_or(0, |body| body.len());
+        (self.0.slice.len() + body) as u32
+    }
+
+    /// Returns the octets charged for the message, once, however many hold it.
     pub fn charge(&self) -> u64 {
-        u64::from(self.cuts().charge)
+        u64::from(self.parts().charge)
     }
 
-    /// Whether a durable queue keeps it across a restart.
+    /// Returns true if others hold it, too.
+    pub fn is_shared(&self) -> bool {
+        ThinArc::strong_count(&self.0) > 1
+    }
+
+    /// Returns true for delivery mode 2: a durable queue keeps the message across a restart.
     pub fn is_persistent(&self) -> bool {
-        self.cuts().persistent
+        self.parts().persistent
     }
 
-    /// What tells it from all other messages that are held now, though they may look the same.
+    /// Returns the address of the allocation, which tells the message from all others that exist
+    /// now, also from those with the same octets.
     pub fn address(&self) -> usize {
         self.0.heap_ptr().addr()
     }
 
-    /// The parts, borrowed.
+    /// Returns the message's parts, borrowed.
     pub fn publication(&self) -> Publication<'_> {
         let persistent = self.is_persistent();
         Publication { route: self.route(), properties: self.properties(), body: self.body(), persistent }
     }
 
-    fn cuts(&self) -> &Cuts {
+    fn parts(&self) -> &MessageHeader {
         &self.0.header.header
     }
 }
@@ -118,13 +154,15 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::AccountLease;
 
     #[test]
     fn keeps_the_three_parts_apart() {
         for size in [0, 1, BODY_APART - 1, BODY_APART, 100_000] {
             let body: Vec<u8> = (0..size).map(|at| at as u8).collect();
             let message =
-                Publication { route: b"\x01x\x01k", properties: b"\x10\0\x02", body: &body, persistent: false }.keep(1);
+                Publication { route: b"\x01x\x01k", properties: b"\x10\0\x02", body: &body, persistent: false }
+                    .keep(MemoryAccount::default());
             assert_eq!(message.route(), b"\x01x\x01k");
             assert_eq!(message.properties(), b"\x10\0\x02");
             assert_eq!(message.body(), body);
@@ -132,8 +170,20 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_message_is_charged_to_its_holders_in_parts() {
-        let publication = Publication { route: b"\0\0", properties: b"\0\0", body: &[0; 10_000], persistent: false };
-        assert!(publication.keep(10).charge() * 10 < publication.keep(1).charge() * 2);
+    fn a_message_is_charged_once_until_its_last_holder_drops_it() {
+        let lease = AccountLease::default();
+        let account = lease.account();
+        let publication = Publication { route: b"\0\0", properties: b"\0\0", body: &[1; 10_000], persistent: false };
+        let ways: [&dyn Fn() -> Message; 2] =
+            [&|| publication.keep(account), &|| publication.keep_body(account, vec![1; 10_000])];
+        for message in ways.into_iter().map(|way| way()) {
+            let holders = vec![message.clone(); 1_000];
+            assert_eq!((account.used(), message.body()), (message.charge(), &[1; 10_000][..]));
+            assert!((10_000..10_100).contains(&message.charge()));
+            drop(message);
+            assert!(account.used() > 10_000);
+            drop(holders);
+            assert_eq!(account.used(), 0);
+        }
     }
 }

@@ -1,8 +1,9 @@
-//! That the conformance suite bites: each deliberate fault that a proxy plays between it and a broker of this test program is
-//! caught by the cases that `conformance/FAULTS.md` names. It knows nothing of how the broker is made, nor of how a fault is played.
+//! Mutation test of the conformance suite: each deliberate fault that a proxy plays between it and
+//! a broker of this test program is caught by the cases that `conformance/FAULTS.md` names.
 //!
-//! `LEVERET_RECORD_FAULTS=all cargo test --test bites` plays every case with every fault and writes the table anew, which takes some
-//! minutes; with names of faults and commas between them instead of `all`, their rows alone. A new fault needs that once.
+//! `LEVERET_RECORD_FAULTS=all cargo test --test bites` plays every case with every fault and writes
+//! the table anew, which takes some minutes; with names of faults and commas between them instead
+//! of `all`, their rows alone. A new fault needs that once.
 
 mod in_process;
 
@@ -43,7 +44,8 @@ fn good_cases() -> Vec<Case> {
     suite::cases().unwrap().into_iter().filter(|case| known.reason(&case.id).is_none()).collect()
 }
 
-/// Each time on a broker of its own: what one fault leaves behind must not fail the cases of another.
+/// Each time on a broker of its own: what one fault leaves behind must not fail the cases of
+/// another.
 fn played(cases: Vec<Case>, fault: Option<&'static Fault>, jobs: usize) -> Vec<Outcome> {
     let broker = InProcess::start();
     let proxy = Proxy::start(broker.address(), fault).unwrap();
@@ -63,7 +65,7 @@ fn failed(outcomes: &[Outcome]) -> Vec<&str> {
     failed.map(|outcome| outcome.case.id.as_str()).collect()
 }
 
-/// What comes of each fault, several at a time, in their order.
+/// Plays each fault, several at a time, and returns the results in their order.
 fn each<T: Send>(faults: Vec<&'static Fault>, at_once: usize, play: impl Fn(&'static Fault) -> T + Sync) -> Vec<T> {
     let queue = Mutex::new(faults.into_iter().enumerate().collect::<VecDeque<_>>());
     let done = Mutex::new(BTreeMap::new());
@@ -143,7 +145,8 @@ fn record(which: &str) {
     assert!(holes.is_empty(), "{} faults that no case catches:\n{}", holes.len(), holes.join("\n"));
 }
 
-/// Who catches it. Whoever is named always does; where there are few, nobody counts who does it once only.
+/// Returns the cases that catch a fault. Whoever is named always does; where there are few, a case
+/// that does so only once is not named.
 fn caught(fault: &'static Fault, cases: &[Case]) -> Row {
     let outcomes = played(cases.to_vec(), Some(fault), JOBS);
     let failed: BTreeSet<&str> = failed(&outcomes).into_iter().collect();

@@ -1,5 +1,6 @@
-//! The conformance suite against a broker of this test program: every case that is not known to fail passes, and none that is.
-//! It knows nothing of how the broker is made. The suite itself, for any broker: `conformance/`.
+//! The conformance suite against a broker of this test program: every case that is not known to
+//! fail passes, and none that is. The suite itself, for
+//! any broker: `conformance/`.
 
 mod in_process;
 

@@ -1,7 +1,9 @@
-//! The real program, killed again and again while clients work, on one data directory: what was confirmed is there, once, in order and
-//! whole; what was settled for sure does not return; nothing else is invented. And the same program on a disk that fills up.
+//! The real program, killed again and again while clients work, on one data directory: what was
+//! confirmed is there, once, in order and whole; what was settled for sure does not return; nothing
+//! else is invented. And the same program on a disk that fills up.
 //!
-//! `LEVERET_TEST_CRASH_ROUNDS=1000` for a long run, `LEVERET_TEST_CRASH_SEED` for the same again (as far as timing allows).
+//! `LEVERET_TEST_CRASH_ROUNDS=1000` for a long run, `LEVERET_TEST_CRASH_SEED` for the same again
+//! (as far as timing allows).
 
 #[path = "crash/check.rs"]
 mod check;
@@ -9,8 +11,8 @@ mod check;
 mod client;
 #[path = "crash/full.rs"]
 mod full;
-#[path = "crash/ledger.rs"]
-mod ledger;
+#[path = "crash/history.rs"]
+mod history;
 #[path = "crash/load.rs"]
 mod load;
 #[path = "crash/own.rs"]
@@ -24,8 +26,8 @@ use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
 use check::There;
-use client::{Client, Dice, Shared, Worked};
-use ledger::Ledger;
+use client::{Client, Rng, Shared, Worked};
+use history::History;
 use process::{Directory, Process};
 
 /// Publishers of a round, all its clients together; so no number is used twice.
@@ -36,18 +38,18 @@ fn variable(name: &str, otherwise: u64) -> u64 {
 }
 
 fn new_ledger() -> Shared {
-    Arc::new(Mutex::new(Ledger::new(load::ALONE)))
+    Arc::new(Mutex::new(History::new(load::ALONE)))
 }
 
 /// All clients of a round at their work.
 fn work(
     address: SocketAddr,
     number: u32,
-    dice: &mut Dice,
-    ledger: &Shared,
+    rng: &mut Rng,
+    history: &Shared,
     mut there: There,
 ) -> Vec<JoinHandle<Worked>> {
-    type Work = fn(SocketAddr, u32, Dice, Shared) -> Worked;
+    type Work = fn(SocketAddr, u32, Rng, Shared) -> Worked;
     let works: [Work; 9] = [
         load::publish,
         load::publish,
@@ -61,26 +63,26 @@ fn work(
     ];
     let mut clients = Vec::new();
     for (number, work) in (number..).zip(works) {
-        let (dice, ledger) = (Dice(dice.below(1 << 30)), Arc::clone(ledger));
-        clients.push(spawn(move || work(address, number, dice, ledger)));
+        let (rng, history) = (Rng(rng.below(1 << 30)), Arc::clone(history));
+        clients.push(spawn(move || work(address, number, rng, history)));
     }
     for (number, queue) in (number + works.len() as u32..).zip(load::OWN) {
-        let (dice, ledger) = (Dice(dice.below(1 << 30)), Arc::clone(ledger));
+        let (rng, history) = (Rng(rng.below(1 << 30)), Arc::clone(history));
         let there = there.remove(queue).unwrap_or_default();
-        clients.push(spawn(move || own::own(address, number, dice, ledger, queue, there)));
+        clients.push(spawn(move || own::own(address, number, rng, history, queue, there)));
     }
     clients
 }
 
 /// Ends it: mostly at once, sometimes with time for a few words, or for all of them.
-fn end(process: &mut Process, dice: &mut Dice, ledger: &Shared) {
-    let mercy = dice.below(8);
+fn end(process: &mut Process, rng: &mut Rng, history: &Shared) {
+    let mercy = rng.below(8);
     if mercy < 2 {
-        ledger.lock().unwrap().ends();
+        history.lock().unwrap().ends();
         process.signal("TERM");
     }
     if mercy == 1 {
-        sleep(Duration::from_millis(dice.below(30)));
+        sleep(Duration::from_millis(rng.below(30)));
     }
     if mercy > 0 {
         process.signal("KILL");
@@ -91,56 +93,56 @@ fn end(process: &mut Process, dice: &mut Dice, ledger: &Shared) {
 fn rounds(rounds: u64, seed: u64, config: &str) {
     let directory = Directory::new();
     directory.write("config.toml", config);
-    let ledger = new_ledger();
-    let mut dice = Dice(seed);
+    let history = new_ledger();
+    let mut rng = Rng(seed);
     let (mut check_took, began) = (Duration::ZERO, Instant::now());
     for round in 0..rounds {
-        if dice.one_in(4) {
+        if rng.one_in(4) {
             // A start that comes to nothing.
             let arguments = ["--bind", "127.0.0.1:0", "--data-dir", "data"];
             let mut process = Process::start(process::leveret(&directory, &arguments));
-            sleep(Duration::from_millis(dice.below(80)));
+            sleep(Duration::from_millis(rng.below(80)));
             process.signal("KILL");
             process.end();
         }
         let (mut process, address) = Process::serve(&directory, &["--data-dir", "data"]);
         let number = round as u32 * NUMBERS;
         let since = Instant::now();
-        let there = check::check(address, number, Dice(dice.below(1 << 30)), &ledger).expect("the broker is there");
+        let there = check::check(address, number, Rng(rng.below(1 << 30)), &history).expect("the broker is there");
         check_took += since.elapsed();
-        right(&ledger, &process, seed, round);
-        let mut client = Client::open(address, number + 2, Dice(0), &ledger).expect("the broker is there");
+        right(&history, &process, seed, round);
+        let mut client = Client::open(address, number + 2, Rng(0), &history).expect("the broker is there");
         load::declare(&mut client).expect("the broker is there");
         drop(client);
-        let clients = work(address, number + 3, &mut dice, &ledger, there);
+        let clients = work(address, number + 3, &mut rng, &history, there);
         if std::env::var_os("LEVERET_TEST_KEEP").is_some() {
             println!("round {round} {:?}", began.elapsed());
         }
         // The moment of the crash is what is drawn here: there is nothing to wait for.
-        sleep(Duration::from_millis(20 + dice.below(400)));
-        end(&mut process, &mut dice, &ledger);
+        sleep(Duration::from_millis(20 + rng.below(400)));
+        end(&mut process, &mut rng, &history);
         let ended: Vec<_> = clients.into_iter().map(JoinHandle::join).collect();
-        right(&ledger, &process, seed, round);
+        right(&history, &process, seed, round);
         let log = process.log.join("\n");
         assert!(
             ended.iter().all(Result::is_ok),
             "seed {seed}, round {round}: a client found what cannot be\nlog:\n{log}"
         );
     }
-    let ledger = ledger.lock().unwrap();
+    let history = history.lock().unwrap();
     println!(
         "{rounds} rounds in {:?}, {check_took:?} of it checks: {} confirms, {} deliveries",
         began.elapsed(),
-        ledger.confirms,
-        ledger.deliveries
+        history.confirms,
+        history.deliveries
     );
-    assert!(ledger.confirms > rounds * 100, "there was hardly any load");
+    assert!(history.confirms > rounds * 100, "there was hardly any load");
 }
 
-fn right(ledger: &Shared, process: &Process, seed: u64, round: u64) {
-    let ledger = ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let few: Vec<_> = ledger.wrong.iter().take(20).cloned().collect();
-    let (wrong, all, log) = (few.join("\n"), ledger.wrong.len(), process.log.join("\n"));
+fn right(history: &Shared, process: &Process, seed: u64, round: u64) {
+    let history = history.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let few: Vec<_> = history.wrong.iter().take(20).cloned().collect();
+    let (wrong, all, log) = (few.join("\n"), history.wrong.len(), process.log.join("\n"));
     assert!(few.is_empty(), "seed {seed}, round {round}, {all} mistakes:\n{wrong}\nlog:\n{log}");
 }
 

@@ -1,5 +1,6 @@
-//! The broker and its disk: one that fails, one that is full, and a directory that others use or that is not as it was left. What
-//! `tests/store.rs` shows with a client as they come is shown here frame by frame.
+//! The broker and its disk: one that fails, one that is full, and a directory that others use or
+//! that is not as it was left. What `tests/store.rs` shows with a client as they come is shown here
+//! frame by frame.
 
 use conformance::peer;
 mod process;
@@ -12,9 +13,9 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use leveret::store::disk::{Disk, DiskFile};
-use leveret::store::simulated::{Crash, SimulatedDisk};
 use leveret::{Broker, Config};
+use leveret_journal::disk::{Disk, DiskFile};
+use leveret_journal::simulated::{Crash, SimulatedDisk};
 use peer::text::fields;
 use peer::{Heard, Peer};
 use process::{Directory, Process, leveret};
@@ -201,8 +202,8 @@ fn a_slow_disk_keeps_nobody_waiting_who_has_nothing_to_do_with_it() {
     }
     let slow = Duration::from_secs(3);
     *takes.lock().unwrap() = slow;
-    publish(&mut lone, b"takes its time");
     let since = Instant::now();
+    publish(&mut lone, b"takes its time");
     for _ in 0..20 {
         call(&mut other, "queue.declare", "queue=passing passive", "queue.declare-ok");
     }
@@ -235,7 +236,8 @@ fn publishers_wait_while_the_disk_is_nearly_full_and_consumers_do_not() {
         }
     };
     assert_eq!(blocked.to_string(), "0 connection.blocked reason=\"low on disk\"");
-    // The last one may have been read before: then it is confirmed all the same, for it is on the disk.
+    // The last one may have been read before: then it is confirmed all the same, for it is on the
+    // disk.
     match publisher.read(Instant::now() + Duration::from_millis(500)) {
         Heard::Timeout => {}
         heard => acked = number(&heard, "delivery-tag"),
@@ -266,15 +268,38 @@ fn publishers_wait_while_the_disk_is_nearly_full_and_consumers_do_not() {
 #[test]
 fn a_write_that_finds_no_space_waits_for_some() {
     let runtime = Runtime::new().unwrap();
-    // Less than a segment.
-    let disk = SimulatedDisk::new(7, 1_000_000);
+    // Segments of 1 MiB, and then somebody else takes the rest of the disk.
+    let disk = SimulatedDisk::new(7, 9_000_000);
     let broker = start(&runtime, &disk, 0);
     let mut peer = client(broker.address(), "");
-    peer.send(1, "queue.declare", "queue=q durable").unwrap();
-    silence(&mut peer, Duration::from_millis(300));
-    // What is not durable goes on meanwhile.
+    call(&mut peer, "queue.declare", "queue=q durable", "queue.declare-ok");
+    disk.set_capacity(disk.used());
+    let note = "n".repeat(100_000);
+    let mut answered = 0;
+    loop {
+        let declare = format!("queue=large-{answered} durable arguments={{x-note: \"{note}\"}}");
+        peer.send(1, "queue.declare", &declare).unwrap();
+        match peer.read(Instant::now() + Duration::from_secs(1)) {
+            Heard::Timeout => break,
+            heard => expect(&heard, "queue.declare-ok"),
+        }
+        answered += 1;
+        assert!(answered < 100, "there is always space");
+    }
+    // What is not durable goes on meanwhile, and what is durable is refused.
     let mut other = client(broker.address(), "");
     call(&mut other, "queue.declare", "queue=passing", "queue.declare-ok");
+    for declare in ["queue=another durable", "queue=q durable"] {
+        other.send(1, "queue.declare", declare).unwrap();
+        let heard = other.recv();
+        if declare.starts_with("queue=q") {
+            expect(&heard, "queue.declare-ok");
+            continue;
+        }
+        let text = heard.to_string();
+        assert!(text.contains("506") && text.contains("low on disk: cannot begin segment"), "{text}");
+        other = client(broker.address(), "");
+    }
 
     disk.set_capacity(GB);
     expect(&peer.recv(), "queue.declare-ok");
@@ -294,7 +319,8 @@ fn refused(directory: &Directory) -> (Option<i32>, String) {
     (status.code(), process.log.join("\n"))
 }
 
-/// Ten confirmed messages in `q`, each in a batch of its own, by a program that was killed or, with `signal`, ended.
+/// Ten confirmed messages in `q`, each in a batch of its own, by a program that was killed or, with
+/// `signal`, ended.
 fn left_behind(directory: &Directory, signal: Option<&str>) -> PathBuf {
     let (mut process, address) = Process::serve(directory, &[]);
     let mut peer = publisher(address);
@@ -332,7 +358,10 @@ fn a_torn_end_is_cut_and_told() {
     });
     let (process, address) = Process::serve(&directory, &[]);
     let cut = process.log.iter().find(|line| line.contains("a torn end was cut")).unwrap();
-    assert!(cut.contains("WARN") && cut.contains("file=\"0000000001.journal\" records=1 octets="), "{cut}");
+    assert!(
+        cut.contains("WARN") && cut.contains("file=\"0000000001.journal\" offset=") && cut.contains("records=1"),
+        "{cut}"
+    );
     assert_eq!(ready(&mut client(address, ""), "q"), 9);
 }
 
@@ -340,10 +369,13 @@ fn a_torn_end_is_cut_and_told() {
 fn a_journal_of_a_later_version_is_refused() {
     let directory = Directory::new();
     let segment = left_behind(&directory, Some("TERM")).join("0000000001.journal");
-    mutate(&segment, |octets| octets[8] += 1);
+    mutate(&segment, |octets| {
+        octets[8] += 1;
+        let crc = crc32c::crc32c(&octets[..40]);
+        octets[40..44].copy_from_slice(&crc.to_le_bytes());
+    });
     let (code, log) = refused(&directory);
-    let expected =
-        "leveret: data directory leveret-data: 0000000001.journal was written by a later version of Leveret (octet 8)";
+    let expected = "leveret: data directory leveret-data: 0000000001.journal was written by a later version of Leveret (octet 8): start that version";
     assert_eq!((code, log.lines().last()), (Some(1), Some(expected)), "{log}");
 }
 
@@ -357,10 +389,11 @@ fn a_disk_smaller_than_the_limit_is_told_to_who_publishes() {
     publish(&mut peer, b"x");
     let blocked = peer.recv();
     assert_eq!(blocked.to_string(), "0 connection.blocked reason=\"low on disk\"");
-    expect(&peer.recv(), "basic.ack");
+    assert_eq!(ready(&mut client(address, ""), "q"), 0);
 }
 
-/// A file size limit stands in for a disk that refuses to write. There is no client that would need it.
+/// A file size limit stands in for a disk that refuses to write. There is no client that would need
+/// it.
 #[test]
 fn a_broker_whose_disk_fails_ends_with_the_reason() {
     let directory = Directory::new();
@@ -385,11 +418,38 @@ fn brokers_of_one_process_do_not_share_a_directory_and_one_that_is_dropped_leave
     let first = start().unwrap();
     confirmed(&mut publisher(first.address()), b"kept");
     let error = start().unwrap_err().to_string();
-    let expected =
-        format!("data directory {} is used by another broker (pid {})", data_dir.display(), std::process::id());
+    let expected = format!(
+        "data directory {} is used by another broker (pid {}): stop it, or change `data_dir`",
+        data_dir.display(),
+        std::process::id()
+    );
     assert_eq!(error, expected);
     drop(first);
     let second = start().unwrap();
     assert_eq!(ready(&mut client(second.address(), ""), "q"), 1);
     runtime.block_on(second.shutdown()).unwrap();
+}
+
+#[test]
+fn nothing_that_new_connections_publish_is_taken_while_the_disk_is_nearly_full() {
+    const COUNT: usize = 300;
+    let runtime = Runtime::new().unwrap();
+    let disk = SimulatedDisk::new(9, 100 * GB);
+    let broker = start(&runtime, &disk, 200 * GB);
+    let mut other = client(broker.address(), "");
+    call(&mut other, "queue.declare", "queue=q durable", "queue.declare-ok");
+    let mut newcomers: Vec<_> = (0..COUNT).map(|_| client(broker.address(), "")).collect();
+    for newcomer in &mut newcomers {
+        call(newcomer, "confirm.select", "", "confirm.select-ok");
+        publish(newcomer, b"one more");
+        assert_eq!(newcomer.recv().to_string(), "0 connection.blocked reason=\"low on disk\"");
+    }
+    assert_eq!(ready(&mut other, "q"), 0);
+    disk.set_capacity(1000 * GB);
+    for newcomer in &mut newcomers {
+        expect(&newcomer.recv(), "connection.unblocked");
+        expect(&newcomer.recv(), "basic.ack");
+    }
+    assert_eq!(ready(&mut other, "q"), COUNT as u64);
+    runtime.block_on(broker.shutdown()).unwrap();
 }

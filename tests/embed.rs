@@ -1,4 +1,5 @@
-//! The broker as a library: on any free port, several in one process, and nothing left behind when it was shut down.
+//! The broker as a library: on any free port, several in one process, and nothing left behind when
+//! it was shut down.
 
 use conformance::peer;
 
@@ -11,7 +12,7 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicGetOptions, Basi
 use lapin::options::{ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use leveret::config::{Store, StoreKind};
+use leveret::config::{StoreConfig, StoreKind};
 use leveret::{Broker, Config, StartError};
 use peer::{Heard, Peer};
 use tokio::runtime::Runtime;
@@ -23,7 +24,7 @@ fn any_port() -> Config {
 }
 
 fn in_memory(bind: Vec<SocketAddr>) -> Config {
-    Config { bind, store: Store { kind: StoreKind::Memory, ..Config::default().store }, ..Config::default() }
+    Config { bind, store: StoreConfig { kind: StoreKind::Memory, ..Config::default().store }, ..Config::default() }
 }
 
 async fn connect(broker: &Broker) -> lapin::Result<(Connection, Channel)> {
@@ -105,12 +106,16 @@ async fn a_broker_that_cannot_start_says_why() {
     let address = taken.local_addr().unwrap();
     let error = Broker::start(in_memory(vec![address])).await.unwrap_err();
     assert!(matches!(&error, StartError::Listen { address: named, .. } if *named == address), "{error:?}");
-    assert_eq!(error.to_string(), format!("cannot listen on {address}: the port is taken by another program"));
+    assert_eq!(
+        error.to_string(),
+        format!("cannot listen on {address}: the port is taken by another program: stop it, or change `bind`")
+    );
     let error = Broker::start(in_memory(vec![])).await.unwrap_err();
     assert!(matches!(error, StartError::NoAddress), "{error:?}");
 }
 
-/// Tasks are counted until a moment after they have told their result: the runtime puts them away then.
+/// Tasks are counted until a moment after they have told their result: the runtime puts them away
+/// then.
 fn alive(runtime: &Runtime, tasks: usize) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while runtime.metrics().num_alive_tasks() > tasks && Instant::now() < deadline {
@@ -130,7 +135,8 @@ fn peer(address: SocketAddr) -> Peer {
     peer
 }
 
-/// What is left on the runtime after clients came and the broker was shut down.
+/// Shuts a broker down after clients came; returns the time it took and the tasks left on the
+/// runtime.
 fn shut_down_with(clients: impl FnOnce(SocketAddr) -> Vec<Peer>, answer: bool) -> (Duration, Vec<Peer>) {
     let runtime = Runtime::new().unwrap();
     let broker = runtime.block_on(Broker::start(any_port())).unwrap();

@@ -1,53 +1,61 @@
-//! Heartbeats both ways and the time limit of the handshake, through the socket. Waiting is reading: each wait ends with
-//! what the broker does, or with the peer's patience.
+//! Heartbeats both ways and the time limit of the handshake, through the socket, by a clock that is
+//! moved by hand.
 
 use conformance::peer;
 #[expect(dead_code, reason = "one set of short forms for all tests, of which each needs a part")]
 mod running;
 
-use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 
+use leveret::clock::Tick;
 use peer::{HEADER, Heard, Peer, frame};
-use running::{call, client, expect, silence, start};
+use running::{Hand, call, client, expect, nothing, start, start_by_hand};
 
 const HEARTBEAT: [u8; 8] = [8, 0, 0, 0, 0, 0, 0, 0xce];
+/// Two intervals of a second, and the time that a deadline waits for others.
+const TWO_INTERVALS: RangeInclusive<u64> = 2_000..=2_128;
 
-fn within(took: Duration, bounds: Range<f64>) {
-    assert!(bounds.contains(&took.as_secs_f64()), "took {took:?}, expected {bounds:?} s");
+fn within(hand: &Hand, since: Tick, bounds: RangeInclusive<u64>) {
+    let took = hand.now().since(since);
+    assert!(bounds.contains(&took), "took {took} ms, expected {bounds:?}");
 }
 
-/// Reads past heartbeats.
-fn until_closed(peer: &mut Peer) {
-    loop {
-        match peer.recv() {
-            Heard::Heartbeat(0) => {}
-            Heard::Closed => return,
-            other => panic!("heard {other}"),
+/// Reads past heartbeats while time passes.
+fn until_closed(peer: &mut Peer, hand: &Hand) {
+    hand.passes(|| {
+        loop {
+            match peer.recv() {
+                Heard::Heartbeat(0) => {}
+                Heard::Closed => return,
+                other => panic!("heard {other}"),
+            }
         }
-    }
+    });
 }
 
 #[test]
 fn a_silent_peer_is_closed_after_two_intervals() {
-    let mut peer = client(start(|_| ()), "heartbeat=1");
-    let silent_since = Instant::now();
-    until_closed(&mut peer);
-    within(silent_since.elapsed(), 1.9..3.5);
+    let (address, hand) = start_by_hand(|_| ());
+    let mut peer = client(address, "heartbeat=1");
+    let silent_since = hand.now();
+    until_closed(&mut peer, &hand);
+    within(&hand, silent_since, TWO_INTERVALS);
 }
 
 #[test]
 fn a_peer_that_stops_inside_a_frame_is_closed_too() {
-    let mut peer = client(start(|_| ()), "heartbeat=1");
+    let (address, hand) = start_by_hand(|_| ());
+    let mut peer = client(address, "heartbeat=1");
     peer.send_octets(&HEARTBEAT[..5]).unwrap();
-    let silent_since = Instant::now();
-    until_closed(&mut peer);
-    within(silent_since.elapsed(), 1.9..3.5);
+    let silent_since = hand.now();
+    until_closed(&mut peer, &hand);
+    within(&hand, silent_since, TWO_INTERVALS);
 }
 
 #[test]
 fn what_a_closed_peer_had_comes_back() {
-    let address = start(|_| ());
+    let (address, hand) = start_by_hand(|_| ());
     let mut watcher = client(address, "");
     call(&mut watcher, "queue.declare", "queue=work", "queue.declare-ok");
     running::publish(&mut watcher, "work", b"to do");
@@ -57,7 +65,7 @@ fn what_a_closed_peer_had_comes_back() {
     silent.recv();
     silent.recv();
     call(&mut watcher, "basic.consume", "queue=work consumer-tag=w", "basic.consume-ok");
-    let (delivered, body) = running::content(&mut watcher);
+    let (delivered, body) = hand.passes(|| running::content(&mut watcher));
     assert!(delivered.to_string().contains("redelivered"), "{delivered}");
     assert_eq!(body, b"to do");
     call(&mut watcher, "queue.declare", "queue=own passive", "channel.close");
@@ -65,24 +73,26 @@ fn what_a_closed_peer_had_comes_back() {
 
 #[test]
 fn a_peer_that_beats_stays_and_hears_beats_at_half_the_interval() {
-    let mut peer = client(start(|_| ()), "heartbeat=1");
-    let since = Instant::now();
+    let (address, hand) = start_by_hand(|_| ());
+    let mut peer = client(address, "heartbeat=1");
+    let since = hand.now();
     let beats = 8;
     for _ in 0..beats {
-        let heard = peer.recv();
+        let heard = hand.passes(|| peer.recv());
         assert_eq!(heard, Heard::Heartbeat(0), "heard {heard}");
         peer.send_octets(&HEARTBEAT).unwrap();
     }
-    within(since.elapsed() / beats, 0.4..0.8);
+    within(&hand, since, beats * 400..=beats * 800);
     call(&mut peer, "queue.declare", "", "queue.declare-ok");
 }
 
 #[test]
 fn any_frame_counts_as_a_beat() {
-    let mut peer = client(start(|_| ()), "heartbeat=1");
-    let since = Instant::now();
-    while since.elapsed() < Duration::from_millis(3600) {
-        match peer.recv() {
+    let (address, hand) = start_by_hand(|_| ());
+    let mut peer = client(address, "heartbeat=1");
+    let since = hand.now();
+    while hand.now().since(since) < 3_600 {
+        match hand.passes(|| peer.recv()) {
             Heard::Heartbeat(0) => peer.send(1, "basic.recover", "requeue").unwrap(),
             other => expect(&other, "basic.recover-ok"),
         }
@@ -91,9 +101,12 @@ fn any_frame_counts_as_a_beat() {
 
 #[test]
 fn zero_turns_both_off() {
-    let mut peer = client(start(|config| config.heartbeat = 1), "heartbeat=0");
-    silence(&mut peer, Duration::from_millis(3500));
+    let (address, hand) = start_by_hand(|config| config.heartbeat = 1);
+    let mut peer = client(address, "heartbeat=0");
+    hand.advance(3_500);
+    nothing(&mut peer, "without heartbeats");
     call(&mut peer, "queue.declare", "", "queue.declare-ok");
+    assert!(!hand.is_awaited());
 }
 
 #[test]
@@ -111,55 +124,102 @@ fn the_configured_interval_is_offered() {
 
 #[test]
 fn a_handshake_that_takes_too_long_is_ended_in_every_stage() {
-    let address = start(|config| config.handshake_timeout_ms = 600);
+    let (address, hand) = start_by_hand(|config| config.handshake_timeout_ms = 600);
     let stages: [&[&str]; 4] = [&[], &["header"], &["header", "start-ok"], &["header", "start-ok", "tune-ok"]];
-    std::thread::scope(|scope| {
-        for stage in stages {
-            scope.spawn(move || {
-                let since = Instant::now();
-                let mut peer = Peer::connect(address).unwrap();
-                peer.patience = running::LONG;
-                for step in stage {
-                    match *step {
-                        "header" => {
-                            peer.send_octets(HEADER).unwrap();
-                            expect(&peer.recv(), "connection.start");
-                        }
-                        "start-ok" => {
-                            let plain = r#"mechanism=PLAIN response="\x00guest\x00guest" locale=en_US"#;
-                            expect(&peer.call(0, "connection.start-ok", plain).unwrap(), "connection.tune");
-                        }
-                        _ => peer.send(0, "connection.tune-ok", "channel-max=9 frame-max=131072").unwrap(),
-                    }
+    for stage in stages {
+        let mut peer = Peer::connect(address).unwrap();
+        peer.patience = running::LONG;
+        for step in stage {
+            match *step {
+                "header" => {
+                    peer.send_octets(HEADER).unwrap();
+                    expect(&peer.recv(), "connection.start");
                 }
-                let heard = peer.recv();
-                assert_eq!(heard, Heard::Closed, "{stage:?}: heard {heard}");
-                within(since.elapsed(), 0.55..1.5);
-            });
+                "start-ok" => {
+                    let plain = r#"mechanism=PLAIN response="\x00guest\x00guest" locale=en_US"#;
+                    expect(&peer.call(0, "connection.start-ok", plain).unwrap(), "connection.tune");
+                }
+                _ => peer.send(0, "connection.tune-ok", "channel-max=9 frame-max=131072").unwrap(),
+            }
         }
-    });
+        hand.advance_before(600);
+        nothing(&mut peer, &format!("{stage:?}"));
+        hand.advance(1);
+        let heard = peer.recv();
+        assert_eq!(heard, Heard::Closed, "{stage:?}: heard {heard}");
+    }
 }
 
 #[test]
 fn octets_that_trickle_in_do_not_prolong_the_handshake() {
-    let address = start(|config| config.handshake_timeout_ms = 600);
+    let (address, hand) = start_by_hand(|config| config.handshake_timeout_ms = 600);
     let mut peer = Peer::connect(address).unwrap();
-    let since = Instant::now();
+    peer.patience = running::LONG;
     peer.send_octets(HEADER).unwrap();
     expect(&peer.recv(), "connection.start");
-    let octets = frame(1, 0, &[0; 100]);
-    for octet in octets {
-        let _ = peer.send_octets(&[octet]);
-        if peer.read(Instant::now() + Duration::from_millis(100)) == Heard::Closed {
-            return within(since.elapsed(), 0.55..1.5);
-        }
+    for octet in frame(1, 0, &[0; 100]).into_iter().take(11) {
+        peer.send_octets(&[octet]).unwrap();
+        hand.advance(50);
+        nothing(&mut peer, "before the limit");
     }
-    panic!("still open after {:?}", since.elapsed());
+    hand.advance(50);
+    assert_eq!(peer.recv(), Heard::Closed);
 }
 
 #[test]
 fn an_open_connection_has_no_handshake_left() {
-    let mut peer = client(start(|config| config.handshake_timeout_ms = 300), "");
-    silence(&mut peer, Duration::from_millis(900));
+    let (address, hand) = start_by_hand(|config| config.handshake_timeout_ms = 300);
+    let mut peer = client(address, "");
+    hand.advance(900);
+    nothing(&mut peer, "an open connection");
     call(&mut peer, "queue.declare", "", "queue.declare-ok");
+}
+
+/// A client that has read nothing of `count` messages of 1 MiB that it consumes, and another that
+/// watches the queue.
+fn consumer_that_does_not_read(address: SocketAddr, heartbeat: &str, count: usize) -> (Peer, Peer) {
+    let (mut deaf, mut watcher) = (client(address, heartbeat), client(address, ""));
+    call(&mut deaf, "queue.declare", "queue=q", "queue.declare-ok");
+    call(&mut deaf, "basic.consume", "queue=q consumer-tag=t", "basic.consume-ok");
+    for _ in 0..count {
+        running::publish(&mut watcher, "q", &[7; 1 << 20]);
+    }
+    (deaf, watcher)
+}
+
+fn consumers(watcher: &mut Peer) -> u64 {
+    let declared = call(watcher, "queue.declare", "queue=q passive", "queue.declare-ok");
+    running::number(&declared, "consumer-count")
+}
+
+#[test]
+fn a_consumer_that_beats_but_reads_nothing_is_ended_and_loses_its_messages() {
+    const COUNT: usize = 40;
+    let (address, hand) = start_by_hand(|_| ());
+    let (mut deaf, mut watcher) = consumer_that_does_not_read(address, "heartbeat=10", COUNT);
+    let since = hand.awaits(5_000) - 5_000;
+    hand.passes(|| {
+        while consumers(&mut watcher) == 1 {
+            // Once it is ended, the socket may fail.
+            let _ = deaf.send_octets(&HEARTBEAT);
+        }
+    });
+    within(&hand, since, 30_000..=36_000);
+    assert_eq!(running::ready(&mut watcher, "q"), COUNT as u64);
+}
+
+#[test]
+fn a_consumer_that_reads_slowly_stays() {
+    let (address, hand) = start_by_hand(|_| ());
+    let (mut slow, mut watcher) = consumer_that_does_not_read(address, "heartbeat=0", 60);
+    for _ in 0..8 {
+        for _ in 0..4 {
+            hand.awaits(5_000);
+            hand.advance(5_000);
+        }
+        for _ in 0..40 {
+            assert_ne!(slow.recv(), Heard::Closed);
+        }
+        assert_eq!(consumers(&mut watcher), 1);
+    }
 }

@@ -1,4 +1,5 @@
-//! `leveret perf` as its user runs it, against brokers of this crate: what it counts, prints and returns.
+//! `leveret perf` as its user runs it, against brokers of this crate: what it counts, prints and
+//! returns.
 
 use conformance::peer;
 #[expect(dead_code, reason = "one process for all tests, of which each needs a part")]
@@ -13,7 +14,7 @@ use process::{Directory, Process, leveret};
 use running::{call, client, start};
 use serde_json::Value;
 
-/// What a run came to.
+/// Result of a run.
 struct Ran {
     code: Option<i32>,
     stdout: String,
@@ -207,7 +208,8 @@ fn held(options: &str) {
 
 #[test]
 fn watches_the_broker_s_process() {
-    // Each time a new one: a broker that has worked before may have room left, which hides what things take.
+    // Each time a new one: a broker that has worked before may have room left, which hides what
+    // things take.
     let watched = |options: &str| {
         let directory = Directory::new();
         let (broker, address) = Process::serve(&directory, &[]);

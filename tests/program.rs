@@ -1,5 +1,6 @@
-//! The program as its user meets it: arguments, configuration, log, signals, exit codes, and clients that are killed.
-//! Each test has a directory and a port of its own and waits for lines of the log.
+//! The program as its user meets it: arguments, configuration, log, signals, exit codes, and
+//! clients that are killed. Each test has a directory and a port of its own and waits for lines of
+//! the log.
 
 use conformance::peer;
 mod process;
@@ -42,7 +43,8 @@ fn a_taken_port_is_named() {
     let directory = Directory::new();
     let (code, log) = run(leveret(&directory, &["serve", "--bind", &address]));
     let last = log.lines().last().unwrap_or_default();
-    let expected = format!("leveret: cannot listen on {address}: the port is taken by another program");
+    let expected =
+        format!("leveret: cannot listen on {address}: the port is taken by another program: stop it, or change `bind`");
     assert_eq!((code, last), (Some(1), expected.as_str()));
 }
 
@@ -50,18 +52,19 @@ fn a_taken_port_is_named() {
 fn a_bad_configuration_is_refused_with_its_place() {
     let directory = Directory::new();
     directory.write("config.toml", "log = \"info\"\nheartbeat = 70000\n");
-    let expected = "leveret: config.toml:2:13: heartbeat: found 70000, expected a whole number from 0 to 65535 \
+    let expected = "leveret: config.toml:2:13: heartbeat: found integer `70000`, expected a whole number from 0 to 65535 \
         (seconds, 0 for no heartbeats)";
     refused(&directory, &[], 2, expected);
     refused(&directory, &["serve"], 2, expected);
 
     directory.write("mine.toml", "\n  hartbeat = 7\n");
     let (code, log) = run(leveret(&directory, &["--config", "mine.toml"]));
-    let expected = "leveret: mine.toml:2:3: hartbeat: unknown key, expected one of bind, data_dir, log, heartbeat, ";
+    let expected =
+        "leveret: mine.toml:2:3: hartbeat: unknown key, did you mean heartbeat? Expected one of anonymous_user, ";
     assert!(code == Some(2) && log.starts_with(expected), "{code:?} {log}");
 
     directory.write("mine.toml", "bind = [\"localhost\"]");
-    let expected = "leveret: mine.toml:1:9: bind: found \"localhost\", expected an address such as \
+    let expected = "leveret: mine.toml:1:9: bind: found string \"localhost\", expected an address such as \
         \"127.0.0.1:5672\" or \"[::1]:5672\"";
     refused(&directory, &["--config", "mine.toml"], 2, expected);
 
@@ -83,7 +86,7 @@ fn a_bad_argument_or_variable_is_refused() {
     }
     let mut command = leveret(&directory, &[]);
     command.env("LEVERET_CHANNEL_MAX", "many");
-    let expected = "leveret: environment variable LEVERET_CHANNEL_MAX: channel_max: found \"many\", expected a whole \
+    let expected = "leveret: environment variable LEVERET_CHANNEL_MAX: channel_max: found string \"many\", expected a whole \
         number from 1 to 65535 (channels of a connection)";
     assert_eq!(run(command), (Some(2), expected.to_owned()));
 }
@@ -100,8 +103,12 @@ fn variables_that_are_no_text_matter_if_they_are_ours() {
     Process::start(command).line("Server startup complete");
     let mut command = leveret(&directory, &[]);
     command.env("LEVERET_DATA_DIR", no_text);
-    let expected = "leveret: environment variable LEVERET_DATA_DIR: found \"\\xFF\", expected UTF-8";
+    let expected = "leveret: environment variable LEVERET_DATA_DIR: found octets that are not UTF-8, expected text";
     assert_eq!(run(command), (Some(2), expected.to_owned()));
+    let mut command = leveret(&directory, &[]);
+    command.env("LEVERET_DEFAULT_PASS", std::ffi::OsStr::from_bytes(b"secret\xff"));
+    let (code, log) = run(command);
+    assert!(code == Some(2) && log.contains("LEVERET_DEFAULT_PASS") && !log.contains("secret"), "{code:?} {log}");
 }
 
 #[test]
@@ -121,7 +128,7 @@ fn anonymous_logins_become_the_configured_user() {
     assert!(line.contains("user=\"hare\""), "{line}");
 }
 
-/// What a client is offered by connection.tune.
+/// Returns the heartbeat that connection.tune offers.
 fn offered_heartbeat(address: SocketAddr) -> u64 {
     let mut peer = Peer::connect(address).unwrap();
     peer.send_octets(peer::HEADER).unwrap();
@@ -199,7 +206,10 @@ fn one_data_directory_has_one_broker() {
     let directory = Directory::new();
     let (first, _) = Process::serve(&directory, &["--data-dir", "data"]);
     let (code, log) = run(leveret(&directory, &["--bind", "127.0.0.1:0", "--data-dir", "data"]));
-    let expected = format!("leveret: data directory data is used by another broker (pid {})", first.id());
+    let expected = format!(
+        "leveret: data directory data is used by another broker (pid {}): stop it, or change `data_dir`",
+        first.id()
+    );
     assert_eq!((code, log.lines().last()), (Some(1), Some(&*expected)));
     // Killed, not ended: nothing is left that keeps the next one out.
     drop(first);
@@ -255,7 +265,9 @@ fn what_has_no_effect_is_said_once_a_queue() {
     peer.call(0, "connection.close", "reply-code=200").unwrap();
     process.line("connection closed");
     let lines = &process.log[before..process.log.len() - 1];
-    for (line, told) in lines.iter().zip(["kind=\"quorum\"", "argument=\"x-expires\"", "argument=\"x-max-length\""]) {
+    for (line, told) in
+        lines.iter().zip(["queue_type=\"quorum\"", "argument=\"x-expires\"", "argument=\"x-max-length\""])
+    {
         assert!(line.contains("WARN") && line.contains("queue=q") && line.contains(told), "{told}: {line}");
     }
     assert_eq!(lines.len(), 3, "{lines:#?}");
@@ -432,7 +444,8 @@ fn clients_that_never_answer_do_not_keep_it() {
     assert!(status.code() == Some(0) && took < Duration::from_secs(1), "{status} after {took:?}");
 }
 
-/// The client that is killed: it works until somebody ends it. Its words go to the test that started it.
+/// The client that is killed: it works until somebody ends it. Its words go to the test that
+/// started it.
 fn work(address: SocketAddr) {
     let mut peer = client(address, NAMED);
     call(&mut peer, "queue.declare", "queue=own exclusive", "queue.declare-ok");

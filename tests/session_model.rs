@@ -1,4 +1,5 @@
-//! Random operations of two connections on one broker in memory: after each one the broker is what the model says.
+//! Random operations of two connections on one broker in memory: after each one the broker is what
+//! the model says.
 
 mod model;
 

@@ -1,5 +1,5 @@
-//! The store of the real program: what lies in a data directory, what is refused, and what `leveret store` says and mends. And a broker whose
-//! disk fails.
+//! The store of the real program: what lies in a data directory, what is refused, and what
+//! `leveret store` says and mends. And a broker whose disk fails.
 
 use conformance::peer;
 #[expect(dead_code, reason = "one module for all tests, of which each needs a part")]
@@ -8,14 +8,15 @@ mod process;
 use lapin::options::*;
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use leveret::store::simulated::SimulatedDisk;
 use leveret::{Broker, Config};
+use leveret_journal::simulated::SimulatedDisk;
 use peer::Peer;
 use peer::text::fields;
 use process::{Directory, Process, leveret};
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,6 +112,136 @@ async fn damage_stops_the_start_until_it_is_repaired() {
     }
 }
 
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_else_reads_the_messages_and_no_second_broker_gets_in() {
+    let directory = filled("TERM").await;
+    let data = directory.path().join("leveret-data");
+    let files = |path: &Path| -> Vec<PathBuf> {
+        std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
+    };
+    let check = || {
+        assert_eq!((mode(&data), mode(&data.join("journal"))), (0o700, 0o700));
+        for path in files(&data).into_iter().chain(files(&data.join("journal"))) {
+            assert_eq!(mode(&path), 0o600, "{}", path.display());
+        }
+    };
+    check();
+    // As an earlier version has left it.
+    for path in [data.clone(), data.join("journal"), segment(&directory)] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let (process, _) = Process::serve(&directory, &[]);
+    check();
+    let said = process.log.iter().filter(|line| line.contains("WARN") && line.contains("other users could read these"));
+    assert_eq!(said.count(), 2, "{:?}", process.log);
+    // The lock is the directory's.
+    std::fs::remove_file(data.join("leveret.lock")).unwrap();
+    let (code, log) = run(&directory, &["--bind", "127.0.0.1:0"]);
+    assert!(code == 1 && log.contains("is used by another broker"), "{log}");
+}
+
+/// The octets of the messages lie one behind the other, each in a batch of its own: where the body
+/// of the nth begins.
+fn body_of(directory: &Directory, n: u8) -> usize {
+    let octets = std::fs::read(segment(directory)).unwrap();
+    octets.windows(1000).position(|window| window == [n; 1000]).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_cannot_be_read_back_costs_itself_only() {
+    let directory = filled("TERM").await;
+    for n in [3, 4, 19] {
+        damage(&directory, body_of(&directory, n) + 500, |octet| octet ^ 1);
+    }
+    let (mut process, address) = Process::serve(&directory, &[]);
+    let (_connection, channel) = connect(address).await;
+    for n in (0..19_u8).filter(|n| !(3..5).contains(n)) {
+        let found = channel.basic_get("kept".into(), BasicGetOptions { no_ack: true }).await.unwrap();
+        assert_eq!(found.unwrap_or_else(|| panic!("{n}: {:?}", process.log)).data, vec![n; 1000], "{n}");
+    }
+    assert!(channel.basic_get("kept".into(), BasicGetOptions { no_ack: true }).await.unwrap().is_none());
+    assert!(publish(&channel, b"later").await.unwrap());
+    process.signal("TERM");
+    assert!(process.end().success());
+    let lost: Vec<&String> = process
+        .log
+        .iter()
+        .filter(|line| line.contains("message lost: it cannot be read from the journal queue=kept id="))
+        .collect();
+    assert_eq!(lost.len(), 3, "{:?}", process.log);
+    assert!(
+        lost.iter().all(|line| line.contains("queue=kept") && line.contains("file=\"0000000001.journal\" offset="))
+    );
+    // They are settled: nobody hears of them again.
+    let (process, address) = Process::serve(&directory, &[]);
+    let (_connection, channel) = connect(address).await;
+    let found = channel.basic_get("kept".into(), BasicGetOptions { no_ack: true }).await.unwrap();
+    assert_eq!(found.unwrap().data, b"later");
+    assert!(!process.log.iter().any(|line| line.contains("lost")), "{:?}", process.log);
+}
+
+/// Awaits a line that has this in it, unless it was read already.
+fn logged(process: &mut Process, part: &str) {
+    if !process.log.iter().any(|line| line.contains(part)) {
+        process.line(part);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_behind_a_checkpoint_is_logged_before_anybody_consumes() {
+    let directory = filled("TERM").await;
+    let (mut process, _) = Process::serve(&directory, &[]);
+    logged(&mut process, "store: checked in the background: sound messages=20");
+    process.signal("TERM");
+    assert!(process.end().success());
+    for n in [3, 4] {
+        damage(&directory, body_of(&directory, n) + 500, |octet| octet ^ 1);
+    }
+    let (mut process, address) = Process::serve(&directory, &[]);
+    for message in [4, 5] {
+        logged(
+            &mut process,
+            &format!("a message is damaged: it cannot be delivered queue=1 id={message} file=\"0000000001.journal\""),
+        );
+    }
+    logged(&mut process, "store: checked in the background: damaged messages=20 damaged=2");
+    let (_connection, channel) = connect(address).await;
+    assert!(publish(&channel, b"later").await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_may_repair_gives_up_what_is_damaged_and_serves() {
+    let directory = filled("KILL").await;
+    damage(&directory, body_of(&directory, 5) + 500, |octet| octet ^ 1);
+    let (code, log) = run(&directory, &["--bind", "127.0.0.1:0"]);
+    assert!(code == 1 && log.contains("is damaged at octet"), "{log}");
+    let (process, address) = Process::serve(&directory, &["--repair"]);
+    let given_up: Vec<&String> = process.log.iter().filter(|line| line.contains("given up: ")).collect();
+    assert!(given_up.len() == 1 && given_up[0].contains("file=\"0000000001.journal\" offset="), "{:?}", process.log);
+    let (_connection, channel) = connect(address).await;
+    for n in (0..20_u8).filter(|n| *n != 5) {
+        let found = channel.basic_get("kept".into(), BasicGetOptions { no_ack: true }).await.unwrap();
+        assert_eq!(found.unwrap_or_else(|| panic!("{n}: {:?}", process.log)).data, vec![n; 1000], "{n}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_that_is_missing_is_missed() {
+    for signal in ["TERM", "KILL"] {
+        let directory = filled(signal).await;
+        std::fs::remove_file(segment(&directory)).unwrap();
+        let (code, log) = run(&directory, &["--bind", "127.0.0.1:0"]);
+        assert!(code == 1 && log.contains("0000000001.journal is missing"), "{signal}: {log}");
+        let (code, text) = run(&directory, &["store", "repair", "--dir", "leveret-data", "--yes"]);
+        assert!(code == 0 && text.contains("0000000001.journal: 0 octets from octet 0: it is missing"), "{text}");
+        let _ = Process::serve(&directory, &[]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clean_stop_leaves_a_checkpoint_and_an_ephemeral_broker_nothing() {
     let directory = filled("TERM").await;
@@ -192,7 +323,7 @@ async fn a_disk_that_fails_confirms_nothing_and_ends_the_broker() {
     assert!(broker.shutdown().await.is_err());
     assert!(!connection.status().connected() && !idle.status().connected());
 
-    disk.restart(leveret::store::simulated::Crash::PowerLoss);
+    disk.restart(leveret_journal::simulated::Crash::PowerLoss);
     let broker = Broker::start_on(config(), Arc::new(disk)).await.unwrap();
     let (_connection, channel) = connect(broker.address()).await;
     let found = channel.basic_get("kept".into(), BasicGetOptions { no_ack: true }).await.unwrap();

@@ -1,22 +1,23 @@
-//! Directories as earlier programs have left them, one a version of the format: each is opened for as long as there is this project.
+//! Directories as earlier programs have left them, one a version of the format: each is opened for
+//! as long as there is this project.
 //!
-//! `LEVERET_TEST_WRITE_FIXTURES=1 cargo test --test store_format` writes those of the current version anew: only before that version was
-//! ever released.
+//! `LEVERET_TEST_WRITE_FIXTURES=1 cargo test --test store_format` writes those of the current
+//! version anew: only before that version was ever released.
 
 mod mutated;
 
-use leveret::broker::definitions::{self, Defined, Item};
-use leveret::queue::Declared;
+use leveret::broker::definitions::{self, Declaration, DefinitionChange};
 use leveret::queue::arguments::QueueType;
-use leveret::store::Store;
-use leveret::store::journal::{Journal, Options, Sync};
-use leveret::store::list::{List, Run, Target};
-use leveret::store::real::RealDisk;
-use leveret::store::record::{Operation, Publish};
-use leveret::store::recovery::{Recovered, recover};
-use leveret::store::segment::HEADER_SIZE;
-use leveret::wire::name::Name;
-use leveret::wire::table::OwnedTable;
+use leveret::queue::declared::Declared;
+use leveret_journal::Store;
+use leveret_journal::journal::{Journal, JournalOptions, Sync};
+use leveret_journal::list::{List, Run, Target};
+use leveret_journal::real::RealDisk;
+use leveret_journal::record::{Operation, PublishRecord};
+use leveret_journal::recovery::{Recovered, recover};
+use leveret_journal::segment::HEADER_SIZE;
+use leveret_wire::name::Name;
+use leveret_wire::table::OwnedTable;
 use proptest::prelude::*;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,8 +27,8 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
-fn options() -> Options {
-    Options { segment_octets: 16 * 1024, sync: Sync::Group, full_at: 1 << 20, seed: 1 }
+fn options() -> JournalOptions {
+    JournalOptions { segment_octets: 16 * 1024, sync: Sync::Group, full_at: 1 << 20, seed: 1 }
 }
 
 fn body(n: u64) -> Vec<u8> {
@@ -36,8 +37,9 @@ fn body(n: u64) -> Vec<u8> {
 
 fn publish(journal: &Journal, n: u64, targets: &[Target]) {
     let (body, targets) = (body(n), List::Given(targets));
-    let message = Publish {
+    let message = PublishRecord {
         at_ms: 1_700_000_000_000 + n,
+        expires_at: None,
         flags: 1,
         targets,
         route: b"\0\x01q",
@@ -47,7 +49,7 @@ fn publish(journal: &Journal, n: u64, targets: &[Target]) {
     journal.append(&Operation::Publish(message)).unwrap();
 }
 
-fn queue(name: &'static str, number: u64) -> Item {
+fn queue(name: &'static str, number: u64) -> DefinitionChange {
     let (kind, arguments) = (QueueType::Classic, OwnedTable::default());
     let declared =
         Declared { name: Name::from_static(name), durable: true, owner: None, auto_delete: false, kind, arguments };
@@ -57,7 +59,7 @@ fn queue(name: &'static str, number: u64) -> Item {
 /// Every kind of record, more than one segment, a message that lasts and was copied forward.
 fn write(journal: &Journal) {
     for (name, number) in [("one", 1), ("two", 2), ("gone", 3)] {
-        let Item::Define { key, value } = queue(name, number) else { panic!() };
+        let DefinitionChange::Define { key, value } = queue(name, number) else { panic!() };
         journal.append(&Operation::Define { key: &key, value: &value }).unwrap();
     }
     publish(journal, 1, &[Target::new(1, 1), Target::new(2, 1)]);
@@ -71,7 +73,7 @@ fn write(journal: &Journal) {
     let runs = [Run { first: 2, last: 3 }, Run { first: 6, last: 50 }];
     journal.append(&Operation::Settle { queue: 1, runs: List::Given(&runs) }).unwrap();
     journal.append(&Operation::Purge { queue: 2, below: 2 }).unwrap();
-    let Item::Define { key, .. } = queue("gone", 3) else { panic!() };
+    let DefinitionChange::Define { key, .. } = queue("gone", 3) else { panic!() };
     journal.append_batch(&[Operation::Undefine { key: &key }, Operation::QueueGone { queue: 3 }]).unwrap();
     journal.step(false).unwrap();
 }
@@ -95,7 +97,7 @@ fn check(directory: &Path, expected_checkpoint: bool) {
     let names: Vec<_> = definitions
         .iter()
         .map(|definition| match definitions::read(&definition.key, &definition.value).unwrap() {
-            (_, Defined::Queue(declared, number)) => (declared.name.to_string(), number),
+            (_, Declaration::Queue(declared, number)) => (declared.name.to_string(), number),
             other => panic!("{other:?}"),
         })
         .collect();
@@ -135,11 +137,16 @@ fn every_version_of_the_format_is_read() {
     check(&fixtures().join("store-v1-stopped"), true);
 }
 
-/// What is found in, or said against, the directory of a killed process with one octet changed.
+/// Recovers the directory of a killed process with one octet changed.
 fn changed(name: &str, file: &str, at: u64) -> Result<Recovered, String> {
     let copy = copy(&fixtures().join("store-v1-crashed"), name);
     let mut octets = fs::read(copy.join(file)).unwrap();
     octets[at as usize] ^= 3;
+    if at == 8 {
+        octets[8] = 9;
+        let crc = crc32c::crc32c(&octets[..40]);
+        octets[40..44].copy_from_slice(&crc.to_le_bytes());
+    }
     fs::write(copy.join(file), octets).unwrap();
     let opened = recover(Arc::new(RealDisk::open(&copy).unwrap()), options(), &mut |_| {});
     fs::remove_dir_all(copy).unwrap();
@@ -149,17 +156,19 @@ fn changed(name: &str, file: &str, at: u64) -> Result<Recovered, String> {
 #[test]
 fn what_is_newer_or_damaged_is_refused_and_a_torn_end_is_cut() {
     let newer = changed("newer", "0000000003.journal", 8).unwrap_err();
-    assert_eq!(newer, "0000000003.journal was written by a later version of Leveret (octet 8)");
+    assert_eq!(newer, "0000000003.journal was written by a later version of Leveret (octet 8): start that version");
     let damaged = changed("damaged", "0000000003.journal", 300).unwrap_err();
     assert_eq!(damaged, "0000000003.journal is damaged at octet 112: a record that was synced has a wrong crc");
 
     let copy = copy(&fixtures().join("store-v1-crashed"), "checked");
-    let checked = leveret::store::check::check(&RealDisk::open(&copy).unwrap(), &mut |_| {}).unwrap();
+    let checked = leveret_journal::check::check(&RealDisk::open(&copy).unwrap(), &mut |_| {}).unwrap();
     fs::remove_dir_all(copy).unwrap();
     let last = checked.segments.last().unwrap();
-    // The queue's number in the record that says it is gone, in a batch with the end of its definition.
+    // The queue's number in the record that says it is gone, in a batch with the end of its
+    // definition.
     let torn = changed("torn", &last.file, HEADER_SIZE + last.written - 8).unwrap();
-    assert_eq!((torn.report.torn_file, torn.report.torn_records), (Some(last.file.clone()), 1 + 2));
+    // What stands in the batch goes with it.
+    assert_eq!((torn.report.torn[0].file.as_str(), torn.report.torn_records), (last.file.as_str(), 1));
     assert_eq!(torn.definitions.len(), 3);
     assert_eq!(torn.queues.iter().map(|queue| queue.messages).collect::<Vec<_>>(), [13, 1, 1]);
 }

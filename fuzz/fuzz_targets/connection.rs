@@ -1,5 +1,5 @@
-//! Any octets on one connection, in pieces that the input chooses: no panic, nothing used that was not there, well-formed
-//! answers, and nothing left behind. It knows no state of the protocol.
+//! Any octets on one connection, in pieces that the input chooses: no panic, nothing used that was
+//! not there, well-formed answers, and nothing left behind.
 #![no_main]
 
 #[path = "../../tests/model/mod.rs"]

@@ -1,4 +1,5 @@
-//! A journal's directory, changed at will: opening it refuses it or finds what was synced, never anything else. It knows no broker.
+//! A journal's directory, changed at will: opening it refuses it or finds what was synced, never
+//! anything else.
 #![no_main]
 
 #[path = "../../tests/mutated/mod.rs"]

@@ -1,4 +1,5 @@
-//! Records of four octets as operations of two connections on one broker, held against a model after each step.
+//! Records of four octets as operations of two connections on one broker, held against a model
+//! after each step.
 #![no_main]
 
 #[path = "../../tests/model/mod.rs"]

@@ -1,13 +1,13 @@
-//! Any octets, given to every parser of the wire: none panics, and what is read and written again is the same. It knows
-//! no session.
+//! Any octets, given to every parser of the wire: none panics, and what is read and written again
+//! is the same.
 #![no_main]
 
-use leveret::wire::encode_content::{self, Content};
-use leveret::wire::frame::{self, Scan};
-use leveret::wire::method;
-use leveret::wire::properties::{self, Properties};
-use leveret::wire::table::{OwnedTable, Table, Value};
-use leveret::wire::table_builder::{ArrayBuilder, TableBuilder};
+use leveret_wire::encode_content::{self, Content, Copied};
+use leveret_wire::frame::{self, FrameScan};
+use leveret_wire::method;
+use leveret_wire::properties::{self, Properties};
+use leveret_wire::table::{OwnedTable, Table, Value};
+use leveret_wire::table_builder::{ArrayBuilder, TableBuilder};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|octets: &[u8]| {
@@ -93,7 +93,7 @@ fn frames(octets: &[u8]) {
         let mut rest = octets;
         loop {
             match frame::scan(rest, limit) {
-                Ok(Scan::Frame(frame, used)) => {
+                Ok(FrameScan::Frame(frame, used)) => {
                     assert!(used <= rest.len() && frame.payload.len() + 8 == used);
                     assert_eq!(frame::length(rest), used);
                     let faults = [
@@ -103,7 +103,7 @@ fn frames(octets: &[u8]) {
                     assert!(faults.iter().all(|fault| fault.text.as_octets().len() <= 255));
                     rest = &rest[used..];
                 }
-                Ok(Scan::Partial { needed }) => {
+                Ok(FrameScan::Partial { needed }) => {
                     assert!(needed > rest.len());
                     break;
                 }
@@ -113,18 +113,18 @@ fn frames(octets: &[u8]) {
     }
 }
 
-/// What is written for a consumer is read back whole.
+/// Reads back whole what is written for a consumer.
 fn written(octets: &[u8]) {
     let Some((&[size, frame_max], body)) = octets.split_first_chunk() else { return };
     let mut out = Vec::new();
     let frame_max = u32::from(frame_max);
     let tag = body.get(..usize::from(size)).unwrap_or(body);
     let content = Content { route: b"\x01x\x01k", properties: b"\0\0", body };
-    encode_content::deliver(&mut out, 7, frame_max, tag, 9, true, content);
+    encode_content::deliver(&mut out, 7, frame_max, tag, 9, true, content, &mut Copied);
     let mut rest = &out[..];
     let mut read = Vec::new();
     let mut count = 0;
-    while let Ok(Scan::Frame(frame, used)) = frame::scan(rest, 0) {
+    while let Ok(FrameScan::Frame(frame, used)) = frame::scan(rest, 0) {
         assert_eq!(frame.channel, 7);
         if count > 1 {
             assert!(frame_max < 9 || used <= frame_max as usize);

@@ -1,18 +1,19 @@
-//! Who may log in and what a login may do. Knows no socket: whether a peer is on this machine is told.
+//! Users: authentication, and the rights of an authenticated user.
 
 use crate::config::{Config, Password};
+use crate::escaped::Escaped;
 use hashbrown::HashMap;
 
-/// A user who has logged in.
+/// An authenticated user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// The login name.
     pub name: String,
-    /// May set any `user-id` on messages.
+    /// The tag `impersonator`: may set any `user-id` on messages.
     pub impersonator: bool,
 }
 
-/// Users and their passwords.
+/// The configured users and their passwords.
 pub struct Access {
     users: HashMap<String, Account>,
     loopback_only: Vec<String>,
@@ -24,26 +25,30 @@ struct Account {
     impersonator: bool,
 }
 
-/// Why a login was refused; for the log, never for the client.
+/// The reason why a login was refused; for the log, never for the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// No such user, or another password.
+    /// No such user, or a wrong password.
     InvalidCredentials(String),
-    /// The user may only come from this machine.
+    /// The user may only connect from this machine (RabbitMQ's `loopback_users`).
     NotFromLoopback(String),
 }
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::InvalidCredentials(user) => write!(f, "user '{user}' - invalid credentials"),
-            Self::NotFromLoopback(user) => write!(f, "user '{user}' can only connect via localhost"),
+            Self::InvalidCredentials(user) => {
+                write!(f, "user '{}' - invalid credentials", Escaped::name(user.as_bytes()))
+            }
+            Self::NotFromLoopback(user) => {
+                write!(f, "user '{}' can only connect via localhost", Escaped::name(user.as_bytes()))
+            }
         }
     }
 }
 
 impl Access {
-    /// The users that the configuration names.
+    /// Creates the users that the configuration names.
     pub fn new(config: &Config) -> Self {
         let mut users = HashMap::new();
         let first = Account { password: config.default_pass.clone(), impersonator: false };
@@ -55,12 +60,12 @@ impl Access {
         Self { users, loopback_only: config.loopback_users.clone(), anonymous: config.anonymous_user.clone() }
     }
 
-    /// SASL mechanisms offered in connection.start, separated by blanks.
+    /// Returns the SASL mechanisms offered in connection.start, separated by blanks.
     pub fn mechanisms(&self) -> &'static str {
         if self.anonymous.is_some() { "AMQPLAIN ANONYMOUS PLAIN" } else { "AMQPLAIN PLAIN" }
     }
 
-    /// Checks a name and a password.
+    /// Authenticates a user by name and password.
     ///
     /// # Errors
     /// See [`Refusal`].
@@ -81,7 +86,7 @@ impl Access {
         Ok(User { name: name.to_owned(), impersonator: account.impersonator })
     }
 
-    /// The user that an anonymous login becomes; `None` where that is not allowed.
+    /// Returns the user of an anonymous login; `None` where `anonymous_user` is not set.
     pub fn anonymous(&self, from_loopback: bool) -> Option<Result<User, Refusal>> {
         let name = self.anonymous.as_ref()?;
         let account = self.users.get(name)?;
@@ -98,10 +103,10 @@ impl std::fmt::Debug for Access {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::User as Configured;
+    use crate::config::UserConfig;
 
     fn access(anonymous: Option<&str>) -> Access {
-        let user = |name: &str| Configured {
+        let user = |name: &str| UserConfig {
             name: name.to_owned(),
             password: Password::new("secret"),
             impersonator: name == "relay",

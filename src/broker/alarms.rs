@@ -1,42 +1,60 @@
-//! Whether publishers have to wait, and the bell that tells them when they need not any more. Knows no connection and no disk.
+//! The memory and disk alarms, which block publishers, and the notification that they are cleared.
+//! Names no connection and no disk.
 
-use crate::counters::Counters;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::memory::MemoryAccount;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 /// The alarms of a broker.
 #[derive(Debug)]
 pub struct Alarms {
-    counters: Arc<Counters>,
+    memory: MemoryAccount,
+    /// Octets charged from which the memory alarm is on (`memory_high_watermark`).
     high: u64,
-    memory: AtomicBool,
+    memory_is_low: AtomicBool,
     disk: AtomicBool,
-    /// Somebody may be waiting.
+    /// An alarm was raised; publishers may be waiting.
     raised: AtomicBool,
     cleared: Notify,
+    /// The most octets charged, nearly, since much was freed.
+    peak: AtomicU64,
+    freed: Notify,
 }
 
+/// Most octets charged fewer than at the peak until [`Alarms::freed`] is notified.
+const FREED_AT: u64 = 8 * 1024 * 1024;
+
 impl Alarms {
-    /// `high`: octets charged for messages from which on publishers wait.
-    pub fn new(counters: Arc<Counters>, high: u64) -> Self {
-        let [memory, disk, raised] = [const { AtomicBool::new(false) }; 3];
-        Self { counters, high, memory, disk, raised, cleared: Notify::new() }
+    /// Creates the alarms of a broker whose publishers are blocked while more than `high` octets
+    /// are charged to `memory`.
+    pub fn new(memory: MemoryAccount, high: u64) -> Self {
+        let [memory_is_low, disk, raised] = [const { AtomicBool::new(false) }; 3];
+        Self {
+            memory,
+            high,
+            memory_is_low,
+            disk,
+            raised,
+            cleared: Notify::new(),
+            peak: AtomicU64::new(0),
+            freed: Notify::new(),
+        }
     }
 
-    /// Says whether the disk is nearly full.
+    /// Sets whether the disk alarm is on.
     pub fn tell_disk(&self, is_low: bool) {
         self.disk.store(is_low, Ordering::Relaxed);
         self.look();
     }
 
-    /// Looks anew. Returns the reason that connection.blocked gives, if publishers have to wait.
+    /// Evaluates the alarms. Returns the reason for connection.blocked if one is raised.
     pub fn look(&self) -> Option<&'static str> {
+        self.look_at_peak();
         let reason = match (self.is_memory_low(), self.disk.load(Ordering::Relaxed)) {
             (false, false) => None,
             (true, false) => Some("low on memory"),
             (false, true) => Some("low on disk"),
-            // In RabbitMQ's order.
+            // The order of RabbitMQ's text.
             (true, true) => Some("low on disk & memory"),
         };
         if reason.is_some() {
@@ -48,32 +66,67 @@ impl Alarms {
         reason
     }
 
-    fn is_memory_low(&self) -> bool {
-        let memory = self.counters.memory();
-        if memory > self.high {
-            if !self.memory.swap(true, Ordering::Relaxed) {
-                tracing::warn!(memory, high_watermark = self.high, "memory alarm: publishers are held back");
-            }
-            return true;
+    fn look_at_peak(&self) {
+        let (used, peak) = (self.memory.estimate(), self.peak.load(Ordering::Relaxed));
+        if used >= peak + FREED_AT / 8 {
+            self.peak.store(used, Ordering::Relaxed);
+        } else if used + FREED_AT < peak {
+            self.peak.store(used, Ordering::Relaxed);
+            self.freed.notify_one();
         }
-        // A little below the mark before it ends, or it would flutter.
-        if self.memory.load(Ordering::Relaxed) {
-            if memory > self.high - self.high / 10 {
-                return true;
-            }
-            if self.memory.swap(false, Ordering::Relaxed) {
-                tracing::warn!(memory, "memory alarm cleared");
-            }
-        }
-        false
     }
 
-    /// Whether an alarm was raised when somebody last looked.
+    /// Waits until much of the memory charged was freed.
+    pub async fn freed(&self) {
+        self.freed.notified().await;
+    }
+
+    fn is_memory_low(&self) -> bool {
+        let was_low = self.memory_is_low.load(Ordering::Relaxed);
+        if !was_low && self.memory.estimate() + MemoryAccount::estimate_error() <= self.high {
+            return false;
+        }
+        let memory = self.memory.used();
+        // A margin below the high watermark, so that the alarm does not flap.
+        let is_low = memory > if was_low { self.memory_clear() } else { self.high };
+        if is_low != was_low && self.memory_is_low.swap(is_low, Ordering::Relaxed) != is_low {
+            self.memory.set_scarce(is_low);
+            if is_low {
+                tracing::warn!(
+                    memory,
+                    high_watermark = self.high,
+                    "memory alarm set: publishers are blocked until it clears"
+                );
+            } else {
+                tracing::warn!(memory, high_watermark = self.high, "memory alarm cleared: publishers are unblocked");
+            }
+        }
+        is_low
+    }
+
+    /// Returns the octets charged from which the memory alarm is raised.
+    pub fn memory_limit(&self) -> u64 {
+        self.high
+    }
+
+    /// Returns the octets charged at which the memory alarm is cleared.
+    fn memory_clear(&self) -> u64 {
+        self.high - self.high / 10
+    }
+
+    /// Returns true if `octets` of one owner take more than half of what the memory alarm allows,
+    /// and everything else at most half: so there is at most one such owner.
+    pub fn is_caused_by(&self, octets: u64) -> bool {
+        let (half, others) = (self.high / 2, self.memory.used().saturating_sub(octets));
+        octets > half && others <= half && !self.disk.load(Ordering::Relaxed)
+    }
+
+    /// Returns true if the last evaluation found an alarm raised.
     pub fn is_raised(&self) -> bool {
         self.raised.load(Ordering::Relaxed)
     }
 
-    /// Waits until no alarm is raised any more.
+    /// Waits until no alarm is raised.
     pub async fn cleared(&self) {
         loop {
             let cleared = self.cleared.notified();
@@ -88,46 +141,81 @@ impl Alarms {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::AccountLease;
 
     #[test]
     fn an_alarm_ends_a_little_below_its_mark() {
-        let counters = Arc::new(Counters::default());
-        let alarms = Alarms::new(Arc::clone(&counters), 100);
-        counters.book_memory(0, 100);
+        let lease = AccountLease::default();
+        let (memory, alarms) = (lease.account(), Alarms::new(lease.account(), 100));
+        memory.charge(100);
         assert_eq!(alarms.look(), None);
-        counters.book_memory(100, 101);
+        memory.charge(1);
         assert!(!alarms.is_raised());
         assert!(alarms.look().is_some() && alarms.is_raised());
-        counters.book_memory(101, 91);
+        memory.refund(10);
         assert!(alarms.look().is_some());
-        counters.book_memory(91, 90);
+        memory.refund(1);
         assert!(alarms.look().is_none() && !alarms.is_raised());
     }
 
     #[test]
+    fn whoever_waits_is_told_when_much_was_freed_and_not_before() {
+        let lease = AccountLease::default();
+        let (memory, alarms) = (lease.account(), Alarms::new(lease.account(), u64::MAX));
+        let is_told = || {
+            let mut waiting = std::pin::pin!(alarms.freed());
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            waiting.as_mut().poll(&mut context).is_ready()
+        };
+        memory.charge(4 * FREED_AT);
+        alarms.look();
+        memory.refund(FREED_AT);
+        alarms.look();
+        assert!(!is_told());
+        memory.refund(FREED_AT);
+        alarms.look();
+        assert!(is_told() && !is_told());
+        memory.refund(2 * FREED_AT);
+        alarms.look();
+        assert!(is_told());
+    }
+
+    #[test]
     fn both_alarms_are_named() {
-        let counters = Arc::new(Counters::default());
-        let alarms = Alarms::new(Arc::clone(&counters), 100);
+        let lease = AccountLease::default();
+        let (memory, alarms) = (lease.account(), Alarms::new(lease.account(), 100));
         alarms.tell_disk(true);
         assert_eq!((alarms.look(), alarms.is_raised()), (Some("low on disk"), true));
-        counters.book_memory(0, 101);
+        memory.charge(101);
         assert_eq!(alarms.look(), Some("low on disk & memory"));
         alarms.tell_disk(false);
         assert_eq!(alarms.look(), Some("low on memory"));
-        counters.book_memory(101, 0);
+        memory.refund(101);
         assert_eq!((alarms.look(), alarms.is_raised()), (None, false));
+    }
+
+    #[test]
+    fn an_alarm_has_at_most_one_cause() {
+        let lease = AccountLease::default();
+        let (memory, alarms) = (lease.account(), Alarms::new(lease.account(), 100));
+        memory.charge(105);
+        assert!(alarms.is_caused_by(60) && alarms.is_caused_by(105) && !alarms.is_caused_by(45));
+        memory.charge(15);
+        assert!(!alarms.is_caused_by(60), "others have as much");
+        alarms.tell_disk(true);
+        assert!(!alarms.is_caused_by(120));
     }
 
     #[tokio::test]
     async fn who_waits_is_told_by_whoever_looks() {
-        let counters = Arc::new(Counters::default());
-        let alarms = Arc::new(Alarms::new(Arc::clone(&counters), 100));
-        counters.book_memory(0, 1000);
+        let lease = AccountLease::default();
+        let (memory, alarms) = (lease.account(), Alarms::new(lease.account(), 100));
+        memory.charge(1000);
         alarms.look();
         let mut waiting = std::pin::pin!(alarms.cleared());
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(waiting.as_mut().poll(&mut context).is_pending());
-        counters.book_memory(1000, 0);
+        memory.refund(1000);
         alarms.look();
         waiting.await;
     }

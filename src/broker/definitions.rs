@@ -1,18 +1,19 @@
-//! Durable definitions as the journal keeps them: octets to exchanges, queues and bindings, and back. It knows no journal and no lock.
+//! The journal's format of durable definitions: exchanges, queues and bindings to octets and back.
 //!
 //! ```text
-//!   key:    kind (x, q, b) | vhost | exchange or queue                                        a name: length u8 | octets
+//!   key:    kind (x, q, b) | vhost | exchange or queue          (a name: length u8 | octets)
 //!                          | vhost | source | x or q | destination | binding key | arguments
 //!   value:  version (1) | exchange: type u8 | flags u8 | arguments
 //!                       | queue: number u64, little-endian | flags u8 | arguments
 //! ```
 
 use crate::broker::declared::{Binding, DeclaredExchange, Destination};
-use crate::queue::Declared;
 use crate::queue::arguments::QueueType;
+use crate::queue::declared::Declared;
 use crate::routing::Kind;
-use crate::wire::name::Name;
-use crate::wire::table::{OwnedTable, Table, Value};
+use leveret_wire::canonical::CanonicalTable;
+use leveret_wire::name::Name;
+use leveret_wire::table::{OwnedTable, Table, Value};
 
 const VERSION: u8 = 1;
 const EXCHANGE: u8 = b'x';
@@ -22,27 +23,27 @@ const AUTO_DELETE: u8 = 1;
 const INTERNAL: u8 = 2;
 const KINDS: [Kind; 4] = [Kind::Direct, Kind::Fanout, Kind::Topic, Kind::Headers];
 
-/// One change of the durable definitions.
+/// A change of the durable definitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Item {
-    /// There is a definition, new or in the place of the one with the same key.
+pub enum DefinitionChange {
+    /// Adds a definition, or replaces the one with the same key.
     Define {
-        /// Its name.
+        /// The definition's key.
         key: Vec<u8>,
-        /// What it says.
+        /// The definition's value.
         value: Vec<u8>,
     },
-    /// There is none any more.
+    /// Removes a definition.
     Undefine {
-        /// Its name.
+        /// The definition's key.
         key: Vec<u8>,
     },
-    /// A queue's messages are gone, too.
+    /// Removes the messages of the queue with this number.
     QueueGone(u64),
 }
 
-impl Item {
-    /// Octets of its key and value.
+impl DefinitionChange {
+    /// Returns the number of octets of key and value.
     fn octets(&self) -> usize {
         match self {
             Self::Define { key, value } => key.len() + value.len(),
@@ -52,24 +53,29 @@ impl Item {
     }
 }
 
-/// Changes in pieces of at most so many items and octets; one item that is larger is a piece of its own.
-pub fn pieces(mut items: &[Item], most: usize, most_octets: usize) -> impl Iterator<Item = &[Item]> {
+/// Splits changes into chunks of at most so many changes and octets; a larger change is a chunk of
+/// its own.
+pub fn chunks(
+    mut changes: &[DefinitionChange],
+    most: usize,
+    most_octets: usize,
+) -> impl Iterator<Item = &[DefinitionChange]> {
     std::iter::from_fn(move || {
         let mut octets = 0;
-        let fits = |item: &&Item| {
-            octets += item.octets();
+        let fits = |change: &&DefinitionChange| {
+            octets += change.octets();
             octets <= most_octets
         };
-        let fitting = items.iter().take(most).take_while(fits).count();
-        let (piece, rest) = items.split_at_checked(fitting.max(1))?;
-        items = rest;
-        Some(piece)
+        let fitting = changes.iter().take(most).take_while(fits).count();
+        let (chunk, rest) = changes.split_at_checked(fitting.max(1))?;
+        changes = rest;
+        Some(chunk)
     })
 }
 
-/// A definition read back.
+/// A definition read from the journal.
 #[derive(Debug)]
-pub enum Defined {
+pub enum Declaration {
     /// An exchange.
     Exchange(Name, DeclaredExchange),
     /// A queue with its number in the journal.
@@ -78,38 +84,38 @@ pub enum Defined {
     Binding(Binding),
 }
 
-/// The definition of an exchange.
-pub fn exchange(vhost: &Name, name: &Name, declared: &DeclaredExchange) -> Item {
+/// Returns the definition of an exchange.
+pub fn exchange(vhost: &Name, name: &Name, declared: &DeclaredExchange) -> DefinitionChange {
     let kind = KINDS.iter().position(|kind| *kind == declared.kind).unwrap_or_default() as u8;
     let flags = flag(declared.auto_delete, AUTO_DELETE) | flag(declared.internal, INTERNAL);
     let value = [&[VERSION, kind, flags], declared.arguments.as_table().octets()].concat();
-    Item::Define { key: exchange_key(vhost, name), value }
+    DefinitionChange::Define { key: exchange_key(vhost, name), value }
 }
 
-/// The key of an exchange.
+/// Returns the key of the definition of an exchange.
 pub fn exchange_key(vhost: &Name, name: &Name) -> Vec<u8> {
     key(EXCHANGE, &[vhost, name])
 }
 
-/// The definition of a queue.
-pub fn queue(vhost: &Name, declared: &Declared, number: u64) -> Item {
+/// Returns the definition of a queue.
+pub fn queue(vhost: &Name, declared: &Declared, number: u64) -> DefinitionChange {
     let flags = flag(declared.auto_delete, AUTO_DELETE);
     let arguments = declared.arguments.as_table().octets();
     let value = [&[VERSION], number.to_le_bytes().as_slice(), &[flags], arguments].concat();
-    Item::Define { key: queue_key(vhost, &declared.name), value }
+    DefinitionChange::Define { key: queue_key(vhost, &declared.name), value }
 }
 
-/// The key of a queue.
+/// Returns the key of the definition of a queue.
 pub fn queue_key(vhost: &Name, name: &Name) -> Vec<u8> {
     key(QUEUE, &[vhost, name])
 }
 
-/// The definition of a binding.
-pub fn binding(vhost: &Name, binding: &Binding) -> Item {
-    Item::Define { key: binding_key(vhost, binding), value: vec![VERSION] }
+/// Returns the definition of a binding.
+pub fn binding(vhost: &Name, binding: &Binding) -> DefinitionChange {
+    DefinitionChange::Define { key: binding_key(vhost, binding), value: vec![VERSION] }
 }
 
-/// The key of a binding.
+/// Returns the key of the definition of a binding.
 pub fn binding_key(vhost: &Name, binding: &Binding) -> Vec<u8> {
     let mut key = key(BINDING, &[vhost, &binding.source]);
     let (kind, destination) = match &binding.destination {
@@ -139,20 +145,64 @@ fn flag(is_set: bool, flag: u8) -> u8 {
     if is_set { flag } else { 0 }
 }
 
-/// Reads a definition back: the virtual host's name, and what it has.
-///
-/// # Errors
-/// If it is of a later version or makes no sense; the text says which it is.
-pub fn read(key: &[u8], value: &[u8]) -> Result<(Name, Defined), String> {
-    let version = value.first().copied().unwrap_or_default();
-    let said = || key.escape_ascii();
-    if version != VERSION {
-        return Err(format!("the definition {} is of version {version}, not {VERSION}", said()));
-    }
-    parse(key, value.get(1..).unwrap_or_default()).ok_or_else(|| format!("the definition {} makes no sense", said()))
+/// The reason why the journal's definitions cannot be used. The key's octets are shown as text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DefinitionError {
+    /// A definition of a later format.
+    Version {
+        /// The key.
+        key: String,
+        /// The version of the definition's format.
+        version: u8,
+    },
+    /// A kind of definition that this version of the broker does not know.
+    Kind {
+        /// The key.
+        key: String,
+    },
+    /// A definition that is incomplete, or has an unknown exchange or queue type.
+    Malformed {
+        /// The key.
+        key: String,
+    },
 }
 
-fn parse(mut key: &[u8], mut value: &[u8]) -> Option<(Name, Defined)> {
+impl std::fmt::Display for DefinitionError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Version { key, version } => write!(
+                f,
+                "the definition {key} is of version {version}, not {VERSION}: a later version of Leveret wrote it, start that one"
+            ),
+            Self::Kind { key } => write!(
+                f,
+                "the definition {key} is of a kind that this version does not know: a later version of Leveret wrote it, start \
+                 that one"
+            ),
+            Self::Malformed { key } => write!(f, "the definition {key} is malformed"),
+        }
+    }
+}
+
+impl std::error::Error for DefinitionError {}
+
+/// Parses a definition; returns the virtual host's name and the definition.
+///
+/// # Errors
+/// The definition is of a later version or kind, or malformed.
+pub fn read(key: &[u8], value: &[u8]) -> Result<(Name, Declaration), DefinitionError> {
+    let shown = || key.escape_ascii().to_string();
+    if !key.first().is_some_and(|kind| [EXCHANGE, QUEUE, BINDING].contains(kind)) {
+        return Err(DefinitionError::Kind { key: shown() });
+    }
+    let version = value.first().copied().unwrap_or_default();
+    if version != VERSION {
+        return Err(DefinitionError::Version { key: shown(), version });
+    }
+    parse(key, value.get(1..).unwrap_or_default()).ok_or_else(|| DefinitionError::Malformed { key: shown() })
+}
+
+fn parse(mut key: &[u8], mut value: &[u8]) -> Option<(Name, Declaration)> {
     let kind = take(&mut key)?;
     let vhost = take_name(&mut key)?;
     let name = take_name(&mut key)?;
@@ -167,7 +217,7 @@ fn parse(mut key: &[u8], mut value: &[u8]) -> Option<(Name, Defined)> {
             let (auto_delete, internal) = (flags & AUTO_DELETE != 0, flags & INTERNAL != 0);
             let arguments = OwnedTable::from(arguments);
             let declared = DeclaredExchange { kind, durable: true, auto_delete, internal, arguments, alternate };
-            Defined::Exchange(name, declared)
+            Declaration::Exchange(name, declared)
         }
         QUEUE => {
             let (number, rest) = value.split_first_chunk::<8>()?;
@@ -176,7 +226,7 @@ fn parse(mut key: &[u8], mut value: &[u8]) -> Option<(Name, Defined)> {
             let kind = QueueType::of(arguments)?;
             let (auto_delete, arguments) = (flags & AUTO_DELETE != 0, OwnedTable::from(arguments));
             let declared = Declared { name, durable: true, owner: None, auto_delete, kind, arguments };
-            Defined::Queue(declared, u64::from_le_bytes(*number))
+            Declaration::Queue(declared, u64::from_le_bytes(*number))
         }
         BINDING => {
             let kind = take(&mut key)?;
@@ -186,9 +236,8 @@ fn parse(mut key: &[u8], mut value: &[u8]) -> Option<(Name, Defined)> {
                 EXCHANGE => Destination::Exchange(destination),
                 _ => return None,
             };
-            let (bound, arguments) = (take_name(&mut key)?, Table::check(key).ok()?);
-            let arguments = OwnedTable::from(arguments);
-            return Some((vhost, Defined::Binding(Binding { source: name, destination, key: bound, arguments })));
+            let (bound, arguments) = (take_name(&mut key)?, CanonicalTable::check(key).ok()?);
+            return Some((vhost, Declaration::Binding(Binding { source: name, destination, key: bound, arguments })));
         }
         _ => return None,
     };
@@ -211,7 +260,7 @@ fn take_name(octets: &mut &[u8]) -> Option<Name> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::table_builder::TableBuilder;
+    use leveret_wire::table_builder::TableBuilder;
     use proptest::prelude::*;
 
     fn table(number: i64) -> OwnedTable {
@@ -220,8 +269,8 @@ mod tests {
         OwnedTable::from(arguments.as_table())
     }
 
-    fn read_back(item: &Item) -> (Name, Defined) {
-        let Item::Define { key, value } = item else { panic!("{item:?} defines nothing") };
+    fn read_back(item: &DefinitionChange) -> (Name, Declaration) {
+        let DefinitionChange::Define { key, value } = item else { panic!("{item:?} defines nothing") };
         read(key, value).unwrap()
     }
 
@@ -238,7 +287,7 @@ mod tests {
                 kind: KINDS[kind], durable: true, auto_delete, internal, arguments: table(limit), alternate,
             };
             let item = exchange(&vhost, &one, &declared);
-            let (in_vhost, Defined::Exchange(name, read)) = read_back(&item) else { panic!() };
+            let (in_vhost, Declaration::Exchange(name, read)) = read_back(&item) else { panic!() };
             prop_assert_eq!((&in_vhost, &name), (&vhost, &one));
             prop_assert_eq!(exchange(&vhost, &name, &read), item);
             prop_assert_eq!(read.alternate, declared.alternate);
@@ -246,23 +295,24 @@ mod tests {
             let (kind, owner) = (QueueType::Classic, None);
             let declared = Declared { name: one.clone(), durable: true, owner, auto_delete, kind, arguments: table(limit) };
             let item = queue(&vhost, &declared, number);
-            let (_, Defined::Queue(read, number)) = read_back(&item) else { panic!() };
+            let (_, Declaration::Queue(read, number)) = read_back(&item) else { panic!() };
             prop_assert_eq!(queue(&vhost, &read, number), item);
 
             let destination = if to_queue { Destination::Queue(two) } else { Destination::Exchange(two) };
-            let bound = Binding { source: one, destination, key, arguments: table(limit) };
-            let (_, Defined::Binding(read)) = read_back(&binding(&vhost, &bound)) else { panic!() };
+            let arguments = CanonicalTable::from(table(limit).as_table());
+            let bound = Binding { source: one, destination, key, arguments };
+            let (_, Declaration::Binding(read)) = read_back(&binding(&vhost, &bound)) else { panic!() };
             prop_assert_eq!(read, bound);
         }
 
         #[test]
-        fn pieces_are_all_in_order_and_none_is_too_large(sizes in proptest::collection::vec(0usize..50, 0..40)) {
-            let items: Vec<_> = sizes.iter().map(|size| Item::Undefine { key: vec![0; *size] }).collect();
-            let pieces: Vec<_> = pieces(&items, 7, 60).collect();
-            prop_assert_eq!(pieces.concat(), items.clone());
-            for piece in pieces {
-                let octets: usize = piece.iter().map(Item::octets).sum();
-                prop_assert!((1..=7).contains(&piece.len()) && octets <= 60, "{} of {octets} octets", piece.len());
+        fn chunks_are_all_in_order_and_none_is_too_large(sizes in proptest::collection::vec(0usize..50, 0..40)) {
+            let changes: Vec<_> = sizes.iter().map(|size| DefinitionChange::Undefine { key: vec![0; *size] }).collect();
+            let chunks: Vec<_> = chunks(&changes, 7, 60).collect();
+            prop_assert_eq!(chunks.concat(), changes.clone());
+            for chunk in chunks {
+                let octets: usize = chunk.iter().map(DefinitionChange::octets).sum();
+                prop_assert!((1..=7).contains(&chunk.len()) && octets <= 60, "{} of {octets} octets", chunk.len());
             }
         }
 
@@ -274,7 +324,12 @@ mod tests {
 
     #[test]
     fn what_a_later_version_wrote_is_refused_by_name() {
-        let error = read(b"q\x01/\x04jobs", &[2]).unwrap_err();
-        assert_eq!(error, "the definition q\\x01/\\x04jobs is of version 2, not 1");
+        let refused = |key: &[u8], value: &[u8]| read(key, value).unwrap_err().to_string();
+        let later = "a later version of Leveret wrote it, start that one";
+        let text = format!("the definition q\\x01/\\x04jobs is of version 2, not 1: {later}");
+        assert_eq!(refused(b"q\x01/\x04jobs", &[2]), text);
+        let text = format!("the definition p\\x01/\\x03all is of a kind that this version does not know: {later}");
+        assert_eq!(refused(b"p\x01/\x03all", &[1]), text);
+        assert_eq!(refused(b"q\x01/", &[1]), "the definition q\\x01/ is malformed");
     }
 }

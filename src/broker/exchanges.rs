@@ -1,43 +1,47 @@
-//! The rules of exchange.declare, delete, bind and unbind and of queue.bind and unbind (AMQP 0-9-1, 1.3 and 1.4), with
-//! RabbitMQ's words for what is refused. It knows no channel.
+//! The rules of exchange.declare, delete, bind and unbind and of queue.bind and unbind (AMQP 0-9-1,
+//! 1.3 and 1.4), with RabbitMQ's reply texts. Names no channel.
 
-use crate::broker::declared::{Binding, DeclaredExchange, Destination};
-use crate::broker::headers;
+use crate::broker::declared::{Binding, DeclaredExchange, Destination, exchange_octets};
+use crate::broker::exchange::Exchange;
+use crate::broker::names::{refuse_default, reserved, strip_cr_lf};
 use crate::broker::replies::REPLY_PREFIX;
 use crate::broker::resource::Text;
 use crate::broker::topology::Topology;
 use crate::broker::vhost::Vhost;
+use crate::limits;
 use crate::queue::arguments::{compare, inequivalent};
 use crate::routing::Kind;
-use crate::wire::fault::{Code, Fault};
-use crate::wire::name::Name;
-use crate::wire::table::{OwnedTable, Table, Value};
+use leveret_journal::index::Index;
+use leveret_wire::canonical::CanonicalTable;
+use leveret_wire::fault::{Code, Fault};
+use leveret_wire::name::Name;
+use leveret_wire::table::{OwnedTable, Table, Value};
 
-/// What exchange.declare asks for.
+/// The arguments of exchange.declare.
 #[derive(Clone, Copy, Debug)]
 pub struct ExchangeDeclare<'a> {
-    /// Its name, as the client wrote it.
+    /// The name, as the client wrote it.
     pub name: &'a [u8],
-    /// Its type, as the client wrote it.
+    /// The exchange type, as the client wrote it.
     pub kind: &'a [u8],
-    /// `durable`.
+    /// The bit `durable`.
     pub durable: bool,
-    /// `auto-delete`.
+    /// The bit `auto-delete`.
     pub auto_delete: bool,
-    /// `internal`.
+    /// The bit `internal`.
     pub internal: bool,
-    /// `arguments`.
+    /// The arguments.
     pub arguments: Table<'a>,
 }
 
-/// What a bind or unbind names.
+/// The arguments of a bind or unbind.
 #[derive(Clone, Copy, Debug)]
 pub struct Bind<'a> {
-    /// The exchange.
+    /// The source exchange.
     pub source: &'a [u8],
-    /// The queue or exchange.
+    /// The destination: a queue or an exchange.
     pub destination: &'a [u8],
-    /// Whether the destination is a queue.
+    /// The destination is a queue, not an exchange.
     pub to_queue: bool,
     /// The binding key.
     pub key: &'a [u8],
@@ -46,37 +50,51 @@ pub struct Bind<'a> {
 }
 
 impl Vhost {
-    /// exchange.declare, not passive.
+    /// Performs exchange.declare, not passive. Returns the index, if any, that has to be durable
+    /// before declare-ok is sent.
     ///
     /// # Errors
-    /// 403 for reserved names; 406 for an unknown type, a bad argument, or a declaration that differs from the first.
-    pub fn declare_exchange(&self, declare: ExchangeDeclare<'_>) -> Result<(), Fault> {
+    /// 403 for reserved names; 406 for an unknown type, a bad argument, or a declaration that
+    /// differs from the existing exchange.
+    pub fn declare_exchange(&self, declare: ExchangeDeclare<'_>) -> Result<Option<Index>, Fault> {
         let kind = Kind::parse(declare.kind).ok_or_else(|| {
             let (text, why) = (Text(declare.kind), if declare.kind.is_empty() { "invalid" } else { "unknown" });
             Fault::new(Code::PreconditionFailed, format_args!("{why} exchange type '{text}'"))
         })?;
         let name = strip_cr_lf(declare.name);
         refuse_default(&name)?;
-        let mut names = self.change();
-        if names.exchange(&name).is_none() {
-            if name.starts_with(b"amq.") {
-                return Err(reserved("exchange", &name));
-            }
-            let alternate = self.alternate(&name, declare.arguments)?;
-            let declared = DeclaredExchange {
-                kind,
-                durable: declare.durable,
-                auto_delete: declare.auto_delete,
-                internal: declare.internal,
-                arguments: OwnedTable::from(declare.arguments),
-                alternate,
-            };
-            let name = Name::new(&name).ok_or_else(|| self.no_exchange(&name))?;
-            names.add_exchange(name, declared);
-            return Ok(());
+        let check_same = |names: &Topology| {
+            let exchange = names.exchange(&name)?;
+            let same = self.check_same_exchange(&name, exchange.declared(), kind, declare);
+            Some(same.map(|()| exchange.defined()))
+        };
+        if let Some(same) = check_same(&self.names()) {
+            return same;
         }
-        let Some(current) = names.exchange(&name) else { return Ok(()) };
-        self.check_same_exchange(&name, current.declared(), kind, declare)
+        if name.starts_with(b"amq.") {
+            return Err(reserved("exchange", &name));
+        }
+        let alternate = self.alternate(&name, declare.arguments)?;
+        let declared = DeclaredExchange {
+            kind,
+            durable: declare.durable,
+            auto_delete: declare.auto_delete,
+            internal: declare.internal,
+            arguments: OwnedTable::from(declare.arguments),
+            alternate,
+        };
+        let new_name = Name::new(&name).ok_or_else(|| self.no_exchange(&name))?;
+        self.check_room(exchange_octets(&new_name, declare.arguments))?;
+        self.check_disk(declare.durable)?;
+        let (same, index) = self.update_free(&Destination::Exchange(new_name.clone()), |names| {
+            // Another connection may have declared it before the write lock was taken.
+            let same = check_same(names);
+            if same.is_none() {
+                names.add_exchange(new_name, declared);
+            }
+            same
+        });
+        same.unwrap_or(Ok(index))
     }
 
     fn check_same_exchange(
@@ -86,17 +104,17 @@ impl Vhost {
         kind: Kind,
         received: ExchangeDeclare<'_>,
     ) -> Result<(), Fault> {
-        let words = self.exchange_words(name);
+        let exchange = self.describe_exchange(name);
         let flag = |key: &str, received: bool, current: bool| {
             if received == current {
                 return Ok(());
             }
-            Err(inequivalent(key, &words, &format!("'{received}'"), &format!("'{current}'")))
+            Err(inequivalent(key, &exchange, &format!("'{received}'"), &format!("'{current}'")))
         };
         if kind != current.kind {
             return Err(inequivalent(
                 "type",
-                &words,
+                &exchange,
                 &format!("'{}'", kind.name()),
                 &format!("'{}'", current.kind.name()),
             ));
@@ -105,7 +123,12 @@ impl Vhost {
         flag("auto_delete", received.auto_delete, current.auto_delete)?;
         flag("internal", received.internal, current.internal)?;
         let key = "alternate-exchange";
-        compare(key, &words, current.arguments.as_table().get(key.as_bytes()), received.arguments.get(key.as_bytes()))
+        compare(
+            key,
+            &exchange,
+            current.arguments.as_table().get(key.as_bytes()),
+            received.arguments.get(key.as_bytes()),
+        )
     }
 
     fn alternate(&self, name: &[u8], arguments: Table<'_>) -> Result<Option<Name>, Fault> {
@@ -117,77 +140,99 @@ impl Vhost {
                 format_args!(
                     "invalid type '{}' for arg 'alternate-exchange' in {}",
                     other.type_name(),
-                    self.exchange_words(name)
+                    self.describe_exchange(name)
                 ),
             )),
         }
     }
 
-    /// exchange.declare, passive.
+    /// Performs a passive exchange.declare.
     ///
     /// # Errors
-    /// 404; 403 for the default exchange.
+    /// 404 for no such exchange; 403 for the default exchange.
     pub fn check_exchange(&self, name: &[u8]) -> Result<(), Fault> {
         let name = strip_cr_lf(name);
         refuse_default(&name)?;
         self.names().exchange(&name).map(drop).ok_or_else(|| self.no_exchange(&name))
     }
 
-    /// exchange.delete. An exchange that does not exist is deleted too.
+    /// Performs exchange.delete; deleting an exchange that does not exist succeeds. Returns the
+    /// index, if any, that has to be durable before delete-ok is sent.
     ///
     /// # Errors
-    /// 403 for the default and the predeclared exchanges; 406 when it has bindings and `if_unused` is set.
-    pub fn delete_exchange(&self, name: &[u8], if_unused: bool) -> Result<(), Fault> {
+    /// 403 for the default and the predeclared exchanges; 406 if it has bindings and `if_unused` is
+    /// set.
+    pub fn delete_exchange(&self, name: &[u8], if_unused: bool) -> Result<Option<Index>, Fault> {
         let name = strip_cr_lf(name);
         refuse_default(&name)?;
         if name.starts_with(b"amq.") {
-            let words = self.exchange_words(&name);
-            return Err(Fault::new(Code::AccessRefused, format_args!("deletion of system {words} not allowed")));
+            let exchange = self.describe_exchange(&name);
+            return Err(Fault::new(Code::AccessRefused, format_args!("deletion of system {exchange} not allowed")));
         }
-        let mut names = self.change();
-        match names.exchange(&name) {
-            Some(exchange) if if_unused && exchange.is_used() => {
-                let words = self.exchange_words(&name);
-                Err(Fault::new(Code::PreconditionFailed, format_args!("{words} in use")))
-            }
-            Some(_) => {
-                if let Some(name) = Name::new(&name) {
-                    names.remove_exchange(&name);
-                }
-                Ok(())
-            }
-            None => Ok(()),
+        let Some(name) = Name::new(&name) else { return Ok(None) };
+        if if_unused {
+            // Bindings to deleted queues and exchanges do not count as use.
+            self.finish_removals();
         }
+        let (deleted, index) = self.update(|names| {
+            if if_unused && names.exchange(name.as_octets()).is_some_and(Exchange::is_used) {
+                return None;
+            }
+            names.remove_exchange(&name);
+            Some(names.sweep(limits::UNBINDS_PER_HOLD))
+        });
+        if deleted.is_none() {
+            let exchange = self.describe_exchange(name.as_octets());
+            return Err(Fault::new(Code::PreconditionFailed, format_args!("{exchange} in use")));
+        }
+        drop(deleted);
+        Ok(self.finish_removals().or(index))
     }
 
-    /// queue.bind and exchange.bind. Says whether the binding is durable.
+    /// Performs queue.bind and exchange.bind. Returns the index, if any, that has to be durable
+    /// before bind-ok is sent.
     ///
     /// # Errors
-    /// 403 for the default exchange and direct reply-to names; 404; 405; 406 for arguments that the exchange cannot use.
-    pub fn bind(&self, bind: Bind<'_>, connection: u64) -> Result<bool, Fault> {
+    /// 403 for the default exchange and direct reply-to names; 404 if an end does not exist; 405
+    /// for another connection's exclusive queue; 406 for arguments that the exchange cannot use.
+    pub fn bind(&self, bind: Bind<'_>, connection: u64) -> Result<Option<Index>, Fault> {
         let binding = self.binding(bind)?;
-        let mut names = self.change();
-        let kind = self.check_ends(&names, &binding, bind.to_queue, connection)?;
-        let criteria = match kind {
-            Kind::Headers => Some(
-                headers::criteria(bind.arguments)
-                    .map_err(|invalid| Fault::new(Code::PreconditionFailed, format_args!("{invalid}")))?,
-            ),
-            _ => None,
-        };
-        let is_durable = names.keeps(&binding);
-        names.bind(binding, criteria.as_ref());
-        Ok(is_durable)
+        {
+            let names = self.names();
+            self.check_ends(&names, &binding, connection)?;
+            if let Some(bound) = names.binding(&binding) {
+                return Ok(bound.defined());
+            }
+        }
+        self.check_room(binding.octets())?;
+        let (bound, index) = self.update(|names| {
+            self.check_ends(names, &binding, connection)?;
+            names.bind(binding).map_err(|invalid| Fault::new(Code::PreconditionFailed, format_args!("{invalid}")))
+        });
+        // Another connection may have made the same binding before the write lock was taken.
+        Ok(index.or(bound?.and_then(|bound| bound.defined())))
     }
 
-    /// queue.unbind and exchange.unbind. A binding that does not exist is unbound too, whoever owns the queue.
-    ///
+    /// Performs queue.unbind and exchange.unbind; removing a binding that does not exist succeeds,
+    /// whoever owns the queue. Returns the index, if any, that has to be durable before unbind-ok
+    /// is sent.
     /// # Errors
-    /// 403 for the default exchange and direct reply-to names.
-    pub fn unbind(&self, bind: Bind<'_>) -> Result<(), Fault> {
+    /// 403 for the default exchange and direct reply-to names; 405 for a binding of another
+    /// connection's exclusive queue.
+    pub fn unbind(&self, bind: Bind<'_>, connection: u64) -> Result<Option<Index>, Fault> {
         let binding = self.binding(bind)?;
-        self.change().unbind(&binding);
-        Ok(())
+        if self.names().binding(&binding).is_none() {
+            return Ok(None);
+        }
+        let (unbound, index) = self.update(|names| {
+            if names.binding(&binding).is_some() {
+                self.check_destination(names, &binding.destination, connection)?;
+                names.unbind(&binding);
+            }
+            Ok::<_, Fault>(names.sweep(limits::UNBINDS_PER_HOLD))
+        });
+        drop(unbound?);
+        Ok(self.finish_removals().or(index))
     }
 
     fn binding(&self, bind: Bind<'_>) -> Result<Binding, Fault> {
@@ -210,62 +255,42 @@ impl Vhost {
                 Destination::Exchange(destination)
             },
             key: name(bind.key)?,
-            arguments: OwnedTable::from(bind.arguments),
+            arguments: CanonicalTable::from(bind.arguments),
         })
     }
 
-    /// Both ends exist and may be used; the type of the source.
-    fn check_ends(&self, names: &Topology, binding: &Binding, to_queue: bool, connection: u64) -> Result<Kind, Fault> {
+    /// Checks that both ends of a binding exist and that `connection` may use them.
+    fn check_ends(&self, names: &Topology, binding: &Binding, connection: u64) -> Result<(), Fault> {
         let source = binding.source.as_octets();
-        let kind =
-            names.exchange(source).map(|exchange| exchange.declared().kind).ok_or_else(|| self.no_exchange(source));
-        let end = match &binding.destination {
+        if names.exchange(source).is_none() {
+            return Err(self.no_exchange(source));
+        }
+        self.check_destination(names, &binding.destination, connection)
+    }
+
+    fn check_destination(&self, names: &Topology, destination: &Destination, connection: u64) -> Result<(), Fault> {
+        match destination {
             Destination::Queue(name) => {
-                let queue = names.queue(name.as_octets()).ok_or_else(|| self.no_queue(name.as_octets()));
-                queue.map(Some)
+                let queue = names.queue(name.as_octets()).ok_or_else(|| self.no_queue(name.as_octets()))?;
+                self.check_owner(queue, connection)
             }
             Destination::Exchange(name) => {
-                names.exchange(name.as_octets()).map(|_| None).ok_or_else(|| self.no_exchange(name.as_octets()))
+                names.exchange(name.as_octets()).map(drop).ok_or_else(|| self.no_exchange(name.as_octets()))
             }
-        };
-        let kind = kind?;
-        if let Some(queue) = end?
-            && to_queue
-        {
-            self.check_owner(queue, connection)?;
         }
-        Ok(kind)
     }
-}
-
-/// Names are taken without carriage returns and line feeds, as RabbitMQ does.
-pub fn strip_cr_lf(name: &[u8]) -> Vec<u8> {
-    name.iter().copied().filter(|octet| !matches!(octet, b'\r' | b'\n')).collect()
-}
-
-/// The 403 of a new name that begins with `amq.`.
-pub fn reserved(kind: &str, name: &[u8]) -> Fault {
-    let name = Text(name);
-    Fault::new(Code::AccessRefused, format_args!("{kind} name '{name}' contains reserved prefix 'amq.*'"))
-}
-
-fn refuse_default(name: &[u8]) -> Result<(), Fault> {
-    if name.is_empty() {
-        return Err(Fault::new(Code::AccessRefused, "operation not permitted on the default exchange"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::broker::queues::QueueDeclare;
-    use crate::queue::shared::Shared;
-    use crate::wire::table_builder::TableBuilder;
+    use crate::queue::context::QueueContext;
+    use leveret_wire::table_builder::TableBuilder;
     use std::sync::Arc;
 
     fn vhost() -> Vhost {
-        Vhost::new(Name::from_static("/"), Arc::new(Shared::default()))
+        Vhost::new(Name::from_static("/"), Arc::new(QueueContext::default()))
     }
 
     fn text<T>(outcome: Result<T, Fault>) -> String {
@@ -330,8 +355,10 @@ mod tests {
         assert!(text(vhost.bind(bind(b"amq.fanout", b"q", true), 1)).starts_with("404 NOT_FOUND - no queue 'q'"));
         assert!(text(vhost.bind(bind(b"", b"mine", true), 1)).starts_with("403"));
         assert!(vhost.names().exchange(b"amq.fanout").unwrap().is_used());
-        vhost.unbind(bind(b"amq.fanout", b"mine", true)).unwrap();
-        vhost.unbind(bind(b"amq.fanout", b"mine", true)).unwrap();
+        assert!(text(vhost.unbind(bind(b"amq.fanout", b"mine", true), 2)).starts_with("405"));
+        assert_eq!(text(vhost.unbind(bind(b"amq.direct", b"mine", true), 2)), "ok");
+        vhost.unbind(bind(b"amq.fanout", b"mine", true), 1).unwrap();
+        vhost.unbind(bind(b"amq.fanout", b"mine", true), 1).unwrap();
         assert!(!vhost.names().exchange(b"amq.fanout").unwrap().is_used());
     }
 

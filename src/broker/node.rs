@@ -1,24 +1,32 @@
-//! What all connections share: configuration, virtual hosts, users, alarms, and the list of connections. It opens no
-//! socket and starts no task.
+//! The state that all connections of a broker share: configuration, virtual hosts, users, alarms,
+//! and the list of connections. Opens no socket and starts no task.
 
 use crate::broker::access::Access;
 use crate::broker::alarms::Alarms;
+use crate::broker::definitions::DefinitionError;
+use crate::broker::failed_logins::FailedLogins;
 use crate::broker::restore::Definitions;
+use crate::broker::snapshot::Snapshot;
 use crate::broker::vhost::Vhost;
 use crate::config::Config;
 use crate::counters::Counters;
+use crate::limits;
+use crate::metrics::ConnectionInfo;
 use crate::outbox::Outbox;
-use crate::queue::shared::Shared;
-use crate::store::journal::Journal;
-use crate::store::recovery::Recovered;
-use crate::wire::fault::Fault;
-use crate::wire::name::Name;
-use crate::wire::table_builder::TableBuilder;
+use crate::queue::context::QueueContext;
 use hashbrown::HashMap;
+use leveret_journal::journal::Journal;
+use leveret_journal::recovery::Recovered;
+use leveret_wire::fault::Fault;
+use leveret_wire::name::Name;
+use leveret_wire::table_builder::TableBuilder;
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
-/// The nine capabilities that RabbitMQ announces; clients look some of them up.
+/// The nine capabilities that RabbitMQ announces in server-properties; clients look some of them
+/// up.
 const CAPABILITIES: [&str; 9] = [
     "publisher_confirms",
     "exchange_exchange_bindings",
@@ -31,110 +39,154 @@ const CAPABILITIES: [&str; 9] = [
     "direct_reply_to",
 ];
 
-/// A broker without its sockets.
+/// The state of a broker, without its sockets and tasks.
 #[derive(Debug)]
 pub struct Node {
     config: Config,
-    shared: Arc<Shared>,
-    vhosts: HashMap<Name, Arc<Vhost>>,
-    access: Access,
+    context: Arc<QueueContext>,
+    vhosts: Snapshot<HashMap<Name, Arc<Vhost>>>,
+    access: Snapshot<Access>,
+    failed_logins: FailedLogins,
     alarms: Alarms,
     server_properties: Vec<u8>,
     connections: Mutex<HashMap<u64, Arc<Outbox>>>,
+    /// Those of them that are open, with their numbers.
+    open: Mutex<BTreeMap<u64, ListedConnection>>,
 }
 
+/// The numbers of an open connection, and its outbox.
+pub type ListedConnection = (Arc<ConnectionInfo>, Arc<Outbox>);
+
+/// Most connections returned by one call.
+pub const CONNECTIONS_PAGE: usize = 256;
+
 impl Node {
-    /// The broker that `config` describes.
+    /// Creates the node that `config` describes, without a journal.
     pub fn new(config: Config) -> Self {
-        Self::sharing(config, Shared::default())
+        Self::sharing(config, QueueContext::default())
     }
 
-    /// The broker that `config` describes, with what a journal has kept; what is durable goes to that journal.
+    /// Creates the node that `config` describes, with the definitions and queues recovered from
+    /// `journal`, to which durable changes are appended.
     ///
     /// # Errors
-    /// If a definition is not understood; the text says which.
-    pub fn with_store(config: Config, journal: &Arc<Journal>, recovered: &Recovered) -> Result<Self, String> {
+    /// A definition in the journal is of a later version or kind, or malformed.
+    pub fn with_store(config: Config, journal: &Arc<Journal>, recovered: &Recovered) -> Result<Self, DefinitionError> {
         let definitions = Definitions::read(recovered)?;
         let high = config.memory_high_watermark;
-        let shared = Shared::with_journal(Arc::default(), Arc::clone(journal), definitions.last_number);
-        let mut node = Self::sharing(config, shared.paging_below(high));
-        for name in definitions.vhosts() {
-            let shared = &node.shared;
-            node.vhosts.entry(name.clone()).or_insert_with(|| Arc::new(Vhost::new(name.clone(), Arc::clone(shared))));
-        }
-        definitions.restore(&node.vhosts, &node.shared, recovered);
-        node.vhosts.values().for_each(|vhost| vhost.keep_changes());
+        let context = QueueContext::with_journal(Arc::default(), Arc::clone(journal), definitions.last_number);
+        let node = Self::sharing(config, context.paging_below(high));
+        node.vhosts.update(|vhosts| {
+            let mut vhosts = vhosts.clone();
+            for name in definitions.vhosts() {
+                let new = || Arc::new(Vhost::new(name.clone(), Arc::clone(&node.context)));
+                vhosts.entry(name.clone()).or_insert_with(new);
+            }
+            vhosts
+        });
+        let vhosts = node.vhosts.load();
+        definitions.restore(&vhosts, &node.context, recovered);
+        vhosts.values().for_each(|vhost| vhost.record_changes());
         Ok(node)
     }
 
-    fn sharing(config: Config, shared: Shared) -> Self {
-        let shared = Arc::new(shared);
+    fn sharing(config: Config, context: QueueContext) -> Self {
+        let high = config.memory_high_watermark;
+        let context = Arc::new(context.definitions_below(high).caches_below(high));
         let mut vhosts = HashMap::new();
         for name in std::iter::once(&config.default_vhost).chain(&config.vhosts) {
             if let Some(name) = Name::new(name.as_bytes()) {
-                let vhost = Vhost::new(name.clone(), Arc::clone(&shared));
+                let vhost = Vhost::new(name.clone(), Arc::clone(&context));
                 vhosts.entry(name).or_insert_with(|| Arc::new(vhost));
             }
         }
         Self {
-            access: Access::new(&config),
-            alarms: Alarms::new(Arc::clone(shared.counters()), config.memory_high_watermark),
+            access: Snapshot::new(Access::new(&config)),
+            failed_logins: FailedLogins::default(),
+            alarms: Alarms::new(context.memory(), limits::charged_below(config.memory_high_watermark)),
             server_properties: server_properties(&config),
-            vhosts,
-            shared,
+            vhosts: Snapshot::new(vhosts),
+            context,
             config,
             connections: Mutex::default(),
+            open: Mutex::default(),
         }
     }
 
-    /// What all queues share.
-    pub fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    /// Returns the context that all queues of the broker share.
+    pub fn context(&self) -> &Arc<QueueContext> {
+        &self.context
     }
 
-    /// The configuration.
+    /// Returns the failed logins by address.
+    pub fn failed_logins(&self) -> &FailedLogins {
+        &self.failed_logins
+    }
+
+    /// Returns the configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The counters.
+    /// Returns the counters.
     pub fn counters(&self) -> &Counters {
-        self.shared.counters()
+        self.context.counters()
     }
 
-    /// Users.
-    pub fn access(&self) -> &Access {
-        &self.access
+    /// Returns a snapshot of the users.
+    pub fn access(&self) -> Arc<Access> {
+        self.access.load()
     }
 
-    /// Alarms.
+    /// Returns the alarms.
     pub fn alarms(&self) -> &Alarms {
         &self.alarms
     }
 
-    /// The virtual host of that name.
-    pub fn vhost(&self, name: &[u8]) -> Option<&Arc<Vhost>> {
-        self.vhosts.get(name)
+    /// Returns the virtual host `name`.
+    pub fn vhost(&self, name: &[u8]) -> Option<Arc<Vhost>> {
+        self.vhosts.load().get(name).cloned()
     }
 
-    /// `server-properties` of connection.start: the octets of a table.
+    /// Returns `server-properties` of connection.start, encoded as a table.
     pub fn server_properties(&self) -> &[u8] {
         &self.server_properties
     }
 
-    /// Puts a connection on the list; its number.
-    pub fn enlist(&self, outbox: &Arc<Outbox>) -> u64 {
-        let number = self.shared.counters().next_connection();
+    /// Adds a connection to the list, and returns its number.
+    pub fn register(&self, outbox: &Arc<Outbox>) -> u64 {
+        let number = self.context.counters().next_connection();
+        outbox.set_connection(number);
         self.connections.lock().insert(number, Arc::clone(outbox));
         number
     }
 
-    /// Takes a connection off the list.
-    pub fn strike(&self, number: u64) {
-        self.connections.lock().remove(&number);
+    /// Adds the numbers of a connection that was opened.
+    pub fn opened(&self, info: &Arc<ConnectionInfo>, outbox: &Arc<Outbox>) {
+        self.open.lock().insert(info.number, (Arc::clone(info), Arc::clone(outbox)));
     }
 
-    /// Asks every connection to close.
+    /// Returns open connections by ascending number, of those behind `after` at most `most` and at
+    /// most [`CONNECTIONS_PAGE`].
+    pub fn connections(&self, after: u64, most: usize) -> Vec<ListedConnection> {
+        let open = self.open.lock();
+        let behind = open.range((Bound::Excluded(after), Bound::Unbounded)).take(most.min(CONNECTIONS_PAGE));
+        behind.map(|(_, (info, outbox))| (Arc::clone(info), Arc::clone(outbox))).collect()
+    }
+
+    /// Returns all virtual hosts.
+    pub fn vhosts(&self) -> Vec<Arc<Vhost>> {
+        self.vhosts.load().values().cloned().collect()
+    }
+
+    /// Removes the connection `number` from the list.
+    pub fn deregister(&self, number: u64) {
+        self.connections.lock().remove(&number);
+        let open = self.open.lock().remove(&number);
+        drop(open);
+    }
+
+    /// Requests the end of every connection.
     pub fn close_all(&self, fault: &Fault) {
         let outboxes: Vec<_> = self.connections.lock().values().cloned().collect();
         for outbox in outboxes {
@@ -156,7 +208,7 @@ fn server_properties(config: &Config) -> Vec<u8> {
         ("information", "Licensed under the Apache License 2.0"),
         ("leveret", env!("CARGO_PKG_VERSION")),
         ("platform", concat!("Rust ", env!("CARGO_PKG_RUST_VERSION"))),
-        // Clients look these two up to decide what they may use.
+        // Clients compare these two to decide which features to use.
         ("product", "RabbitMQ"),
         ("version", config.server_version.as_str()),
     ] {
@@ -168,8 +220,8 @@ fn server_properties(config: &Config) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::fault::Code;
-    use crate::wire::table::{Table, Value};
+    use leveret_wire::fault::Code;
+    use leveret_wire::table::{Table, Value};
 
     #[test]
     fn it_has_the_virtual_hosts_that_are_configured() {
@@ -194,11 +246,11 @@ mod tests {
     fn connections_are_asked_to_close_as_long_as_they_are_on_the_list() {
         let node = Node::new(Config::default());
         let outboxes = [Arc::new(Outbox::default()), Arc::new(Outbox::default())];
-        let [first, second] = outboxes.each_ref().map(|outbox| node.enlist(outbox));
+        let [first, second] = outboxes.each_ref().map(|outbox| node.register(outbox));
         assert_ne!(first, second);
-        node.strike(first);
+        node.deregister(first);
         node.close_all(&Fault::new(Code::ConnectionForced, "x"));
-        let asked = outboxes.each_ref().map(|outbox| outbox.lock().take_errands().close.is_some());
+        let asked = outboxes.each_ref().map(|outbox| outbox.lock().take_pending_actions().close.is_some());
         assert_eq!(asked, [false, true]);
     }
 }

@@ -1,120 +1,169 @@
-//! The rules of queue.declare and queue.delete (AMQP 0-9-1, 1.7), with RabbitMQ's words for what is refused. It knows
-//! no channel.
+//! The rules of queue.declare and queue.delete (AMQP 0-9-1, 1.7), with RabbitMQ's reply texts.
+//! Names no channel.
 
-use crate::broker::exchanges::{reserved, strip_cr_lf};
+use crate::broker::declared::Destination;
+use crate::broker::names::{reserved, strip_cr_lf};
 use crate::broker::replies::{REPLY_PREFIX, REPLY_TO};
 use crate::broker::token;
+use crate::broker::topology::Topology;
 use crate::broker::vhost::Vhost;
+use crate::escaped::Escaped;
+use crate::limits;
 use crate::queue::arguments::{self, QueueType, inequivalent};
-use crate::queue::core::Core;
-use crate::queue::{Counts, Declared, Queue};
-use crate::wire::fault::{Code, Fault};
-use crate::wire::name::Name;
-use crate::wire::table::{OwnedTable, Table, Value};
+use crate::queue::declared::{Declared, definition_octets};
+use crate::queue::{Counts, Queue};
+use leveret_journal::index::Index;
+use leveret_wire::fault::{Code, Fault};
+use leveret_wire::name::Name;
+use leveret_wire::table::{OwnedTable, Table, Value};
 use std::sync::Arc;
 
-/// What queue.declare asks for.
+/// The arguments of queue.declare.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueDeclare<'a> {
-    /// Its name, as the client wrote it; empty: the server makes one up.
+    /// The name, as the client wrote it; if empty, the broker generates one.
     pub name: &'a [u8],
-    /// `durable`.
+    /// The bit `durable`.
     pub durable: bool,
-    /// `exclusive`.
+    /// The bit `exclusive`.
     pub exclusive: bool,
-    /// `auto-delete`.
+    /// The bit `auto-delete`.
     pub auto_delete: bool,
-    /// `arguments`.
+    /// The arguments.
     pub arguments: Table<'a>,
 }
 
-/// What queue.declare-ok says.
+/// The result of queue.declare.
 #[derive(Clone, Debug)]
 pub struct DeclareOk {
     /// The queue's name.
     pub name: Name,
-    /// Ready messages and consumers.
+    /// The numbers of ready messages and of consumers.
     pub counts: Counts,
-    /// It did not exist before.
+    /// The declaration created the queue.
     pub is_new: bool,
+    /// The index, if any, that has to be durable before declare-ok is sent.
+    pub defined: Option<Index>,
+}
+
+/// The result of queue.delete.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Deleted {
+    /// The number of ready messages deleted.
+    pub messages: usize,
+    /// The index, if any, that has to be durable before delete-ok is sent.
+    pub defined: Option<Index>,
 }
 
 impl Vhost {
-    /// queue.declare, not passive.
+    /// Performs queue.declare, not passive.
     ///
     /// # Errors
-    /// 403 for reserved names; 405 for the exclusive queue of another connection; 406 for a bad argument, flags that the
-    /// queue type does not allow, or a declaration that differs from the first.
+    /// 403 for reserved names; 405 for another connection's exclusive queue; 406 for a bad
+    /// argument, flags that the queue type does not allow, or a declaration that differs from the
+    /// existing queue.
     pub fn declare_queue(&self, declare: QueueDeclare<'_>, connection: u64) -> Result<DeclareOk, Fault> {
         if declare.name.starts_with(REPLY_TO) {
             return self.declare_reply(declare.name);
         }
         let name = self.new_name(declare)?;
-        let mut names = self.change();
-        if let Some(queue) = names.queue(name.as_octets()) {
-            self.check_same_queue(queue, declare, connection)?;
-            return Ok(DeclareOk { name, counts: queue.counts(), is_new: false });
+        let check_same = |names: &Topology| {
+            let queue = names.queue(name.as_octets())?;
+            let same = self.check_same_queue(queue, declare, connection);
+            Some(same.map(|()| {
+                let defined = names.queue_defined(name.as_octets());
+                DeclareOk { name: name.clone(), counts: queue.counts(), is_new: false, defined }
+            }))
+        };
+        if let Some(same) = check_same(&self.names()) {
+            return same;
         }
         let kind = self.check_new_queue(&name, declare)?;
+        self.check_room(definition_octets(&name, declare.arguments))?;
+        self.check_disk(declare.durable && !declare.exclusive)?;
         let declared = Declared {
             name: name.clone(),
-            // An exclusive queue cannot outlive its connection, whatever its owner asks for.
+            // An exclusive queue ends with its connection, so it is never durable.
             durable: declare.durable && !declare.exclusive,
             owner: declare.exclusive.then_some(connection),
             auto_delete: declare.auto_delete,
             kind,
             arguments: OwnedTable::from(declare.arguments),
         };
-        names.add_queue(Arc::new(Queue::new(declared, Arc::clone(self.shared()))));
-        // The log may be slow: nobody has to wait for it.
-        drop(names);
-        warn_of_what_has_no_effect(&name, kind, declare.arguments);
-        Ok(DeclareOk { name, counts: Counts::default(), is_new: true })
+        let (same, defined) = self.update_free(&Destination::Queue(name.clone()), |names| {
+            // Another connection may have declared it before the write lock was taken.
+            let same = check_same(names);
+            if same.is_none() {
+                names.add_queue(Arc::new(Queue::new(declared, Arc::clone(self.context()))));
+            }
+            same
+        });
+        if let Some(same) = same {
+            return same;
+        }
+        warn_without_effect(&name, kind, declare.arguments);
+        Ok(DeclareOk { name, counts: Counts::default(), is_new: true, defined })
     }
 
-    /// queue.declare, passive.
+    /// Performs a passive queue.declare.
     ///
     /// # Errors
-    /// 404; 405 for the exclusive queue of another connection.
+    /// 404 for no such queue; 405 for another connection's exclusive queue.
     pub fn check_queue(&self, name: &[u8], connection: u64) -> Result<DeclareOk, Fault> {
         if name.starts_with(REPLY_TO) {
             return self.declare_reply(name);
         }
         let stripped = strip_cr_lf(name);
         let queue = self.usable_queue(&stripped, connection)?;
-        Ok(DeclareOk { name: queue.name().clone(), counts: queue.counts(), is_new: false })
+        Ok(DeclareOk { name: queue.name().clone(), counts: queue.counts(), is_new: false, defined: None })
     }
 
-    /// queue.delete; how many messages were ready. A queue that does not exist is deleted too.
+    /// Performs queue.delete; deleting a queue that does not exist succeeds.
     ///
     /// # Errors
-    /// 405 for the exclusive queue of another connection; 406 when it is in use or not empty and must not be.
-    pub fn delete_queue(&self, name: &[u8], connection: u64, if_unused: bool, if_empty: bool) -> Result<usize, Fault> {
+    /// 405 for another connection's exclusive queue; 406 for `if-unused` with consumers or
+    /// `if-empty` with ready messages.
+    pub fn delete_queue(
+        &self,
+        name: &[u8],
+        connection: u64,
+        if_unused: bool,
+        if_empty: bool,
+    ) -> Result<Deleted, Fault> {
         let name = strip_cr_lf(name);
-        let mut names = self.change();
-        let Some(queue) = names.queue(&name) else { return Ok(0) };
-        self.check_owner(queue, connection)?;
-        let objection = |core: &Core| match () {
-            () if if_empty && core.ready() > 0 => Some("not empty"),
-            () if if_unused && core.consumer_count() > 0 => Some("in use"),
+        let precondition = |counts: Counts| match () {
+            () if if_empty && counts.messages > 0 => Some("not empty"),
+            () if if_unused && counts.consumers > 0 => Some("in use"),
             () => None,
         };
-        let remains = queue.end_unless(objection).map_err(|why| {
-            let words = self.queue_words(&name);
-            Fault::new(Code::PreconditionFailed, format_args!("{words} {why}"))
-        })?;
-        let name = queue.name().clone();
-        names.remove_queue(&name);
-        drop(names);
-        Ok(remains.bury())
+        if self.names().queue(&name).is_none() {
+            return Ok(Deleted::default());
+        }
+        let (outcome, index) = self.update(|names| {
+            let Some(queue) = names.queue(&name) else { return Ok::<_, Fault>(None) };
+            self.check_owner(queue, connection)?;
+            let deleted = queue.delete_unless(precondition).map_err(|why| {
+                let queue = self.describe_queue(&name);
+                Fault::new(Code::PreconditionFailed, format_args!("{queue} {why}"))
+            })?;
+            let name = queue.name().clone();
+            names.remove_queue(&name);
+            Ok(Some((deleted, names.sweep(limits::UNBINDS_PER_HOLD))))
+        });
+        let Some((deleted, _)) = outcome? else { return Ok(Deleted::default()) };
+        let messages = deleted.finish();
+        Ok(Deleted { messages, defined: self.finish_removals().or(index) })
     }
 
-    /// Every declaration of a direct reply-to name is a question whether somebody waits there.
+    /// Performs queue.declare of a direct reply-to name, which asks whether a channel consumes
+    /// replies under it.
     fn declare_reply(&self, name: &[u8]) -> Result<DeclareOk, Fault> {
         let stripped = strip_cr_lf(name);
         let known = stripped == REPLY_TO || stripped.starts_with(REPLY_PREFIX) && self.replies().contains(&stripped);
         match Name::new(&stripped) {
-            Some(name) if known => Ok(DeclareOk { name, counts: Counts { messages: 0, consumers: 1 }, is_new: false }),
+            Some(name) if known => {
+                Ok(DeclareOk { name, counts: Counts { messages: 0, consumers: 1 }, is_new: false, defined: None })
+            }
             _ => Err(self.no_queue(&stripped)),
         }
     }
@@ -137,17 +186,17 @@ impl Vhost {
     }
 
     fn check_new_queue(&self, name: &Name, declare: QueueDeclare<'_>) -> Result<QueueType, Fault> {
-        let words = self.queue_words(name.as_octets());
+        let queue = self.describe_queue(name.as_octets());
         if let Some(value) = declare.arguments.get(b"x-dead-letter-exchange")
             && !matches!(value, Value::LongStr(_))
         {
             let kind = value.type_name();
-            let text = format_args!("invalid type '{kind}' for arg 'x-dead-letter-exchange' in {words}");
+            let text = format_args!("invalid type '{kind}' for arg 'x-dead-letter-exchange' in {queue}");
             return Err(Fault::new(Code::PreconditionFailed, text));
         }
-        let kind = arguments::check_declare(&words, declare.arguments)?;
+        let kind = arguments::check_declare(&queue, declare.arguments)?;
         let refuse = |property: &str| {
-            Err(Fault::new(Code::PreconditionFailed, format_args!("invalid property '{property}' for {words}")))
+            Err(Fault::new(Code::PreconditionFailed, format_args!("invalid property '{property}' for {queue}")))
         };
         match kind {
             QueueType::Classic => {}
@@ -161,7 +210,7 @@ impl Vhost {
 
     fn check_same_queue(&self, queue: &Queue, received: QueueDeclare<'_>, connection: u64) -> Result<(), Fault> {
         let current = queue.declared();
-        let words = self.queue_words(current.name.as_octets());
+        let described = self.describe_queue(current.name.as_octets());
         if current.owner != received.exclusive.then_some(connection) {
             return Err(self.locked(current.name.as_octets()));
         }
@@ -169,34 +218,36 @@ impl Vhost {
             if received == current {
                 return Ok(());
             }
-            Err(inequivalent(key, &words, &format!("'{received}'"), &format!("'{current}'")))
+            Err(inequivalent(key, &described, &format!("'{received}'"), &format!("'{current}'")))
         };
         flag("durable", received.durable && !received.exclusive, current.durable)?;
         flag("auto_delete", received.auto_delete, current.auto_delete)?;
-        arguments::check_equivalent(&words, current.kind, current.arguments.as_table(), received.arguments)
+        arguments::check_equivalent(&described, current.kind, current.arguments.as_table(), received.arguments)
     }
 }
 
-fn warn_of_what_has_no_effect(queue: &Name, kind: QueueType, arguments: Table<'_>) {
+fn warn_without_effect(queue: &Name, kind: QueueType, arguments: Table<'_>) {
+    let queue = Escaped::name(queue.as_octets());
     if kind != QueueType::Classic {
-        tracing::warn!(%queue, kind = kind.name(), "queue type has no effect yet: it is a classic queue");
+        tracing::warn!(%queue, queue_type = kind.name(), "queue type is not supported yet: declared as a classic queue");
     }
     for argument in arguments::without_effect(arguments) {
-        tracing::warn!(%queue, argument, "queue argument is stored, it has no effect yet");
+        tracing::warn!(%queue, argument, "queue argument has no effect yet: only stored");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::MemoryAccount;
     use crate::message::Publication;
-    use crate::outbox::Touched;
-    use crate::queue::shared::Shared;
-    use crate::store::journal::Haste;
-    use crate::wire::table_builder::TableBuilder;
+    use crate::outbox::FlushSet;
+    use crate::queue::context::QueueContext;
+    use leveret_journal::journal::CommitMode;
+    use leveret_wire::table_builder::TableBuilder;
 
     fn vhost() -> Vhost {
-        Vhost::new(Name::from_static("/"), Arc::new(Shared::default()))
+        Vhost::new(Name::from_static("/"), Arc::new(QueueContext::default()))
     }
 
     fn text<T>(outcome: Result<T, Fault>) -> String {
@@ -230,9 +281,9 @@ mod tests {
         ] {
             assert!(refused.starts_with("405 RESOURCE_LOCKED"), "{refused}");
         }
-        vhost.end_owned(2, [Name::from_static("mine")]);
+        vhost.delete_owned(2, [Name::from_static("mine")]);
         assert!(vhost.check_queue(b"mine", 1).is_ok());
-        vhost.end_owned(1, [Name::from_static("mine")]);
+        vhost.delete_owned(1, [Name::from_static("mine")]);
         assert_eq!(text(vhost.check_queue(b"mine", 1)), "404 NOT_FOUND - no queue 'mine' in vhost '/'");
     }
 
@@ -243,7 +294,7 @@ mod tests {
         for name in &names {
             vhost.declare_queue(QueueDeclare { exclusive: true, ..declare(name.as_octets()) }, 1).unwrap();
         }
-        vhost.end_owned(1, names.clone());
+        vhost.delete_owned(1, names.clone());
         assert!(names.iter().all(|name| vhost.names().queue(name.as_octets()).is_none()));
     }
 
@@ -265,15 +316,16 @@ mod tests {
         let vhost = vhost();
         vhost.declare_queue(declare(b"q"), 1).unwrap();
         let queue = vhost.usable_queue(b"q", 1).unwrap();
-        let message = Publication { route: b"\0\0", properties: b"\0\0", body: b"", persistent: false }.keep(1);
-        queue.publish(&mut vec![message.clone(), message.clone()], Haste::Now, &mut Touched::default());
-        assert!(vhost.shared().counters().memory() > 0);
+        let message = Publication { route: b"\0\0", properties: b"\0\0", body: b"", persistent: false }
+            .keep(MemoryAccount::default());
+        queue.publish(&mut vec![message.clone(), message.clone()], CommitMode::Now, &mut FlushSet::default());
+        assert!(vhost.context().memory().used_by_messages() > 0);
         let refused = "406 PRECONDITION_FAILED - queue 'q' in vhost '/' not empty";
         assert_eq!(text(vhost.delete_queue(b"q", 1, false, true)), refused);
-        assert_eq!(vhost.delete_queue(b"q", 1, true, false).ok(), Some(2));
-        assert_eq!(vhost.delete_queue(b"q", 1, true, true).ok(), Some(0));
-        assert!(queue.is_ended() && vhost.shared().counters().memory() == 0);
-        queue.publish(&mut vec![message], Haste::Now, &mut Touched::default());
-        assert_eq!((queue.counts().messages, vhost.shared().counters().memory()), (0, 0));
+        assert_eq!(vhost.delete_queue(b"q", 1, true, false).ok().map(|deleted| deleted.messages), Some(2));
+        assert_eq!(vhost.delete_queue(b"q", 1, true, true).ok().map(|deleted| deleted.messages), Some(0));
+        assert!(queue.is_deleted() && vhost.context().memory().used_by_messages() == 0);
+        queue.publish(&mut vec![message], CommitMode::Now, &mut FlushSet::default());
+        assert_eq!((queue.counts().messages, vhost.context().memory().used_by_messages()), (0, 0));
     }
 }

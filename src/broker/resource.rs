@@ -1,13 +1,13 @@
-//! How a queue, an exchange or a virtual host is named in a reply text. Words only.
+//! The display names of queues, exchanges and virtual hosts in reply texts.
 
 use std::fmt::{self, Display, Formatter, Write};
 
-/// `queue 'q' in vhost '/'`, `exchange 'x' in vhost '/'`.
+/// The display name `queue 'q' in vhost '/'` or `exchange 'x' in vhost '/'`.
 #[derive(Clone, Copy, Debug)]
 pub struct Resource<'a> {
-    /// `queue` or `exchange`.
+    /// The kind of resource: `queue` or `exchange`.
     pub kind: &'static str,
-    /// Its name.
+    /// The resource's name.
     pub name: &'a [u8],
     /// The virtual host's name.
     pub vhost: &'a [u8],
@@ -19,7 +19,8 @@ impl Display for Resource<'_> {
     }
 }
 
-/// Octets as text: UTF-8, or where they are none each octet as the Latin-1 character it would be, as RabbitMQ shows them.
+/// Octets displayed as text: UTF-8, or if they are not valid, each as a Latin-1 character, as in
+/// RabbitMQ.
 #[derive(Clone, Copy, Debug)]
 pub struct Text<'a>(pub &'a [u8]);
 

@@ -1,18 +1,18 @@
-//! Names that nobody can guess: server-named queues, consumer tags, reply channels. Knows nothing of their use.
+//! Unguessable names: of server-named queues, consumer tags and reply channels.
 
 use crate::broker::replies::REPLY_PREFIX;
-use crate::wire::name::Name;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use leveret_wire::name::Name;
 
-/// The part of a reply name that in RabbitMQ says where the channel is.
+/// The part of a reply name that encodes the node in RabbitMQ.
 const REPLY_NODE: &[u8] = b"bGV2ZXJldA";
 
-/// `prefix` and 22 characters that stand for 128 random bits.
+/// Returns `prefix` followed by 22 characters that encode 128 random bits.
 pub fn generated(prefix: &'static str) -> Name {
     let mut bits = [0; 16];
     if getrandom::fill(&mut bits).is_err() {
-        // No entropy device: unique all the same, though it can be guessed.
+        // Without an entropy source, names are still unique, but guessable.
         bits = fallback();
     }
     let mut name = Vec::with_capacity(prefix.len() + 22);
@@ -21,15 +21,15 @@ pub fn generated(prefix: &'static str) -> Name {
     Name::new(&name).unwrap_or_default()
 }
 
-/// A name for a channel that waits for replies, in RabbitMQ's shape: two parts in Base64, of which only the second is
-/// random. Whoever sees it takes it as it is.
+/// Returns a new reply name in RabbitMQ's shape: two parts in Base64, of which the second is
+/// random. Clients treat it as opaque.
 pub fn reply_name() -> Name {
     let random = generated("");
     let name = [REPLY_PREFIX, REPLY_NODE, b".", random.as_octets(), b"=="].concat();
     Name::new(&name).unwrap_or_default()
 }
 
-/// Whether a name has the shape of those that [`reply_name`] makes.
+/// Returns true if a name has the shape of [`reply_name`]'s.
 pub fn is_reply_name(name: &[u8]) -> bool {
     let random = name.strip_prefix(REPLY_PREFIX).and_then(|rest| rest.strip_prefix(REPLY_NODE));
     random.and_then(|rest| rest.strip_prefix(b".")).is_some_and(|rest| rest.len() == 24 && rest.ends_with(b"=="))

@@ -1,8 +1,11 @@
-//! The command line: which command, with which arguments. One file a command; it knows no AMQP.
+//! The command line: commands and their arguments, one file a command. Names no AMQP.
 
 pub mod perf;
 pub mod serve;
 pub mod store;
+
+mod log;
+mod signals;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -12,27 +15,27 @@ use std::process::ExitCode;
 #[command(name = "leveret", version, args_conflicts_with_subcommands = true)]
 pub struct Arguments {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<CliCommand>,
     #[command(flatten)]
-    serve: serve::Arguments,
+    serve: serve::ServeArguments,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Serve clients (the default).
-    Serve(serve::Arguments),
+    Serve(serve::ServeArguments),
     /// Load a broker, this one or another, and measure it.
-    Perf(Box<perf::Arguments>),
-    /// Look at a data directory, or mend it, while no broker uses it.
-    Store(store::Arguments),
+    Perf(Box<perf::PerfArguments>),
+    /// Check a data directory, or repair it, while no broker uses it.
+    Store(store::StoreArguments),
 }
 
 /// Runs the command that the arguments name.
-pub fn run(arguments: Arguments) -> ExitCode {
+pub fn run(arguments: Arguments, give_back: fn()) -> ExitCode {
     match arguments.command {
-        Some(Command::Serve(serve)) => serve::run(&serve),
-        Some(Command::Perf(perf)) => perf::run(&perf),
-        Some(Command::Store(store)) => store::run(&store),
-        None => serve::run(&arguments.serve),
+        Some(CliCommand::Serve(serve)) => serve::run(&serve, give_back),
+        Some(CliCommand::Perf(perf)) => perf::run(&perf),
+        Some(CliCommand::Store(store)) => store::run(&store),
+        None => serve::run(&arguments.serve, give_back),
     }
 }

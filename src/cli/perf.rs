@@ -1,10 +1,12 @@
-//! `leveret perf`: arguments, what is printed, exit code. Load is made elsewhere.
+//! `leveret perf`: arguments, output, exit code. The load itself is made by the crate
+//! `leveret-perf`.
 //!
-//! Exit codes: 0 when all went well, 1 when a message was lost, came twice or out of order, or the run failed, 2 for bad arguments.
+//! Exit codes: 0 on success; 1 when a message was lost, duplicated or out of order, or the run
+//! failed; 2 for bad arguments.
 
-use crate::perf;
-use crate::perf::options::{Ack, Churn, ExchangeKind, Mode, Options, QueueArgs};
-use crate::perf::url::Url;
+use leveret_perf as perf;
+use leveret_perf::options::{Ack, Churn, ExchangeKind, LoadMode, LoadOptions, QueueArgs};
+use leveret_perf::url::BrokerUrl;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -48,10 +50,10 @@ JSON (--json prints one object; times in us, memory in KiB; what needs --pid is 
             octets_heard_per_connection, closed_by_broker, resident_kib, resident_kib_each, cpu_percent
   idle-queues        queues, declared_per_second, held_seconds, resident_kib, resident_kib_each, cpu_percent";
 
-/// What `leveret perf` may be told.
+/// Arguments of `leveret perf`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER, after_long_help = format!("{AFTER}\n\n{AFTER_LONG}"))]
-pub struct Arguments {
+pub struct PerfArguments {
     /// The broker
     #[arg(
         long,
@@ -59,7 +61,7 @@ pub struct Arguments {
         default_value = "amqp://guest:guest@localhost:5672/"
     )]
     #[arg(hide_default_value = true)]
-    url: Url,
+    url: BrokerUrl,
     /// Print one JSON object instead of a table (fields: --help)
     #[arg(long)]
     json: bool,
@@ -70,7 +72,8 @@ pub struct Arguments {
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
 
-    /// How long, in seconds [default: 10; 30 for --idle-connections; 3 a step for --ramp; no end with --count]
+    /// How long, in seconds [default: 10; 30 for --idle-connections; 3 a step for --ramp; no end
+    /// with --count]
     #[arg(long, value_name = "S", value_parser = seconds, help_heading = "How long")]
     seconds: Option<Duration>,
     /// How many messages, or operations, all connections together
@@ -137,7 +140,7 @@ pub struct Arguments {
     /// Different routing keys that each producer goes through
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Queues and exchange")]
     keys: usize,
-    /// What names of queues and exchanges begin with [default: a new name]
+    /// Prefix of the names of queues and exchanges [default: a new name]
     #[arg(long, value_name = "PREFIX", help_heading = "Queues and exchange")]
     name: Option<String>,
     /// Heartbeat interval to ask for, in seconds [default: 60; 10 for --idle-connections]
@@ -165,8 +168,8 @@ struct Modes {
     idle_queues: Option<usize>,
 }
 
-/// Makes the load, prints what came of it.
-pub fn run(arguments: &Arguments) -> ExitCode {
+/// Runs the load and prints the results.
+pub fn run(arguments: &PerfArguments) -> ExitCode {
     let options = options(arguments);
     if let Err(why) = options.check() {
         return fail(2, &why);
@@ -184,16 +187,16 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn options(arguments: &Arguments) -> Options {
+fn options(arguments: &PerfArguments) -> LoadOptions {
     let modes = &arguments.mode;
     let mode = match (modes.ramp, modes.churn, modes.idle_connections, modes.idle_queues) {
-        (Some(bound_ms), ..) => Mode::Ramp(bound_ms),
-        (_, Some(what), ..) => Mode::Churn(what),
-        (.., Some(count), _) => Mode::IdleConnections(count),
-        (.., Some(count)) => Mode::IdleQueues(count),
-        _ => Mode::Load,
+        (Some(bound_ms), ..) => LoadMode::Ramp(bound_ms),
+        (_, Some(what), ..) => LoadMode::Churn(what),
+        (.., Some(count), _) => LoadMode::IdleConnections(count),
+        (.., Some(count)) => LoadMode::IdleQueues(count),
+        _ => LoadMode::Load,
     };
-    Options {
+    LoadOptions {
         url: arguments.url.clone(),
         mode,
         producers: arguments.producers,
@@ -231,7 +234,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 fn print(text: &str) {
     use std::io::Write;
-    // Who closes our output does not want to hear of it.
+    // A closed standard output is no error: its reader has seen enough.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 

@@ -1,21 +1,25 @@
-//! `leveret serve`: configuration, log, runtime, signals, exit code. Serving itself is the server's.
+//! `leveret serve`: configuration, log, runtime, exit code. The broker itself is in `server`.
 //!
-//! Exit codes: 0 after SIGTERM or Ctrl-C, 1 when the broker cannot start or its store has failed, 2 for a bad configuration or argument.
+//! Exit codes: 0 after SIGTERM or SIGINT, 1 when the broker cannot start, cannot stop, or its store
+//! has failed, 2 for a bad configuration or argument.
 
-use crate::config::{Config, PREFIX, StoreKind};
+use crate::cli::log::{self, Log};
+use crate::cli::signals::Signals;
+use crate::config::{Config, StoreKind};
 use crate::server::Broker;
-use std::io::IsTerminal;
+use crate::server::descriptors;
+use std::cell::Cell;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What `leveret serve` may be told. Arguments win over `LEVERET_...` variables, those over the file.
+/// Arguments of `leveret serve`. They override `LEVERET_...` variables, and those the file.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub struct Arguments {
+pub struct ServeArguments {
     /// The configuration file [default: config.toml in the working directory, if there is one]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -28,20 +32,37 @@ pub struct Arguments {
     /// Keep everything in memory: nothing touches the disk, and everything ends with the broker
     #[arg(long)]
     ephemeral: bool,
-    /// What to log, as a tracing filter: error, warn, info, debug, or module=level,...
+    /// Give up what is damaged in the data directory instead of refusing to start
+    #[arg(long)]
+    repair: bool,
+    /// Tracing filter of the log: error, warn, info, debug, or module=level,...
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
 }
 
-/// Serves until a signal comes.
-pub fn run(arguments: &Arguments) -> ExitCode {
+/// Runs a broker until a signal comes. `give_back` returns free memory to the system.
+pub fn run(arguments: &ServeArguments, give_back: fn()) -> ExitCode {
     let config = match load(arguments) {
         Ok(config) => config,
         Err(message) => return fail(2, &message),
     };
-    if let Err(message) = start_log(&config.log) {
-        return fail(2, &message);
-    }
+    let log = match log::start(&config.log) {
+        Ok(log) => log,
+        Err(message) => return fail(2, &message),
+    };
+    let code = match work(config, &log, give_back) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            log.last_line(&format!("leveret: {message}"));
+            ExitCode::from(1)
+        }
+    };
+    log.flush();
+    code
+}
+
+/// Runs a broker until a signal comes. The error's text is for the operator.
+fn work(config: Config, log: &Log, give_back: fn()) -> Result<(), String> {
     let directory = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
     match config.store.kind {
         StoreKind::Disk => {
@@ -49,22 +70,33 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         }
         StoreKind::Memory => tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting leveret"),
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(1, &format!("cannot start the runtime: {error}")),
-    };
-    runtime.block_on(serve(config))
+    let descriptors::Raised { before, now } = descriptors::raise();
+    tracing::info!(limit = now, before, "limit of open files");
+    let signals = Signals::listen(log.clone()).map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let given_back = Arc::new(AtomicU64::new(0));
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().on_thread_park(give_back_on_park(Arc::clone(&given_back), give_back)).build();
+    let runtime = runtime.map_err(|error| format!("cannot start the runtime: {error}"))?;
+    let served = runtime.block_on(serve(config, signals, &given_back, give_back));
+    // The broker is shut down: background tasks have nothing left to finish.
+    runtime.shutdown_background();
+    served
 }
 
-async fn serve(config: Config) -> ExitCode {
-    let mut signals = match Signals::listen() {
-        Ok(signals) => signals,
-        Err(error) => return fail(1, &format!("cannot listen for signals: {error}")),
-    };
-    let broker = match Broker::start(config).await {
-        Ok(broker) => broker,
-        Err(error) => return fail(1, &error.to_string()),
-    };
+/// Returns the action of a worker before it waits for work: the allocator keeps memory by thread,
+/// so each gives back its own, once for each time that the counter goes up.
+fn give_back_on_park(given_back: Arc<AtomicU64>, give_back: fn()) -> impl Fn() + Send + Sync {
+    thread_local!(static SEEN: Cell<u64> = const { Cell::new(0) });
+    move || {
+        let times = given_back.load(Ordering::Relaxed);
+        if SEEN.replace(times) != times {
+            give_back();
+        }
+    }
+}
+
+async fn serve(config: Config, mut signals: Signals, given_back: &AtomicU64, give_back: fn()) -> Result<(), String> {
+    let broker = Broker::start(config).await.map_err(|error| error.to_string())?;
     tracing::info!("Server startup complete");
     let failed = tokio::select! {
         signal = signals.wait() => {
@@ -72,26 +104,38 @@ async fn serve(config: Config) -> ExitCode {
             None
         }
         reason = broker.failed() => Some(reason),
+        never = give_back_freed(&broker, given_back, give_back) => match never {},
     };
     let stopped = broker.shutdown().await;
     if let Some(reason) = failed {
-        return fail(1, &format!("the store has failed: {reason}"));
+        return Err(format!("the store has failed: {reason}"));
     }
-    if let Err(reason) = stopped {
-        return fail(1, &reason);
-    }
+    stopped?;
     tracing::info!("shutdown complete");
-    ExitCode::SUCCESS
+    Ok(())
 }
 
-fn load(arguments: &Arguments) -> Result<Config, String> {
-    let mut config = Config::load(arguments.config.as_deref(), variables()?).map_err(|error| error.to_string())?;
+/// Gives memory back to the system whenever much was freed, and what is freed with it.
+async fn give_back_freed(broker: &Broker, given_back: &AtomicU64, give_back: fn()) -> Infallible {
+    loop {
+        broker.memory_freed().await;
+        given_back.fetch_add(1, Ordering::Relaxed);
+        give_back();
+        // They find nothing to do, and give back theirs before they wait again.
+        broker.wake_workers();
+    }
+}
+
+fn load(arguments: &ServeArguments) -> Result<Config, String> {
+    let mut config =
+        Config::load(arguments.config.as_deref(), std::env::vars_os()).map_err(|error| error.to_string())?;
     if !arguments.bind.is_empty() {
         config.bind = arguments.bind.clone();
     }
     if let Some(data_dir) = &arguments.data_dir {
         config.data_dir = data_dir.clone();
     }
+    config.store.repair |= arguments.repair;
     if arguments.ephemeral {
         config.store.kind = StoreKind::Memory;
     }
@@ -101,73 +145,7 @@ fn load(arguments: &Arguments) -> Result<Config, String> {
     Ok(config)
 }
 
-/// The environment as text. What is none and is not ours concerns nobody here.
-fn variables() -> Result<impl Iterator<Item = (String, String)>, String> {
-    let mut variables = Vec::new();
-    for (name, value) in std::env::vars_os() {
-        let Ok(name) = name.into_string() else { continue };
-        match value.into_string() {
-            Ok(value) => variables.push((name, value)),
-            Err(value) if name.starts_with(PREFIX) => {
-                return Err(format!("environment variable {name}: found {value:?}, expected UTF-8"));
-            }
-            Err(_) => {}
-        }
-    }
-    Ok(variables.into_iter())
-}
-
-fn start_log(filter: &str) -> Result<(), String> {
-    let targets: Targets = filter.parse().map_err(|error| {
-        format!("log: found {filter:?}, expected a filter such as \"info\" or \"warn,leveret::session=debug\": {error}")
-    })?;
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    tracing_subscriber::registry().with(lines).with(targets).init();
-    Ok(())
-}
-
 fn fail(code: u8, message: &str) -> ExitCode {
     eprintln!("leveret: {message}");
     ExitCode::from(code)
-}
-
-#[cfg(unix)]
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn wait(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
-}
-
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self)
-    }
-
-    async fn wait(&mut self) -> &'static str {
-        match tokio::signal::ctrl_c().await {
-            Ok(()) => "Ctrl-C",
-            Err(_) => std::future::pending().await,
-        }
-    }
 }

@@ -1,35 +1,37 @@
-//! `leveret store check` and `leveret store repair`: what a data directory holds, and what can be saved of a damaged one, while no broker
-//! uses it. It knows no format.
+//! `leveret store check` and `leveret store repair`: the contents of a data directory, and what can
+//! be saved of a damaged one, while no broker uses it.
 //!
-//! Exit codes: 0 when the directory is sound (or was repaired), 1 when it is damaged or cannot be read, 2 for bad arguments.
+//! Exit codes: 0 when the directory is sound (or was repaired), 1 when it is damaged or cannot be
+//! read, 2 for bad arguments.
 
-use crate::broker::definitions::{self, Defined};
-use crate::perf::report::Json;
+use crate::broker::definitions::{self, Declaration};
 use crate::server::data_dir::DataDir;
-use crate::server::keeping::JOURNAL;
-use crate::store::check::{Check, QueueCheck, SegmentCheck, check};
-use crate::store::disk::Disk;
-use crate::store::error::StoreError;
-use crate::store::real::RealDisk;
-use crate::store::recovery::Definition;
-use crate::store::repair::{Damage, Plan, plan};
+use crate::server::storage::JOURNAL;
 use clap::Subcommand;
+use leveret_journal::check::{Check, QueueCheck, SegmentCheck, check};
+use leveret_journal::damage::Damage;
+use leveret_journal::disk::Disk;
+use leveret_journal::error::StoreError;
+use leveret_journal::real::RealDisk;
+use leveret_journal::recovery::Definition;
+use leveret_journal::repair::{Plan, plan};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// What `leveret store` may be told.
+/// Arguments of `leveret store`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub struct StoreArguments {
     #[command(subcommand)]
-    command: Command,
+    command: StoreCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    /// Read everything and say what is there; nothing is changed.
+enum StoreCommand {
+    /// Read everything and report it; nothing is changed.
     Check {
         /// The broker's data directory
         #[arg(long, value_name = "DIR")]
@@ -38,7 +40,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Say what of a damaged directory has to be given up; with --yes, give it up.
+    /// Report what a repair of a damaged directory gives up; with --yes, repair it.
     Repair {
         /// The broker's data directory
         #[arg(long, value_name = "DIR")]
@@ -49,19 +51,19 @@ enum Command {
     },
 }
 
-/// Does what the arguments say, and prints it.
-pub fn run(arguments: &Arguments) -> ExitCode {
+/// Runs the command and prints its result.
+pub fn run(arguments: &StoreArguments) -> ExitCode {
     let outcome = match &arguments.command {
-        Command::Check { dir, json } => open(dir).and_then(|(_lock, disk)| Ok(look(&disk, *json)?)),
-        Command::Repair { dir, yes } => open(dir).and_then(|(_lock, disk)| Ok(mend(&disk, *yes)?)),
+        StoreCommand::Check { dir, json } => open(dir).and_then(|(_lock, disk)| Ok(look(&disk, *json)?)),
+        StoreCommand::Repair { dir, yes } => open(dir).and_then(|(_lock, disk)| Ok(repair(&disk, *yes)?)),
     };
     let (text, code) = outcome.unwrap_or_else(|error| (format!("leveret: {error}\n"), 1));
-    // Nobody reads it any more: nothing to do about that.
+    // A closed standard output is no error.
     let _ = io::Write::write_all(&mut io::stdout(), text.as_bytes());
     ExitCode::from(code)
 }
 
-/// Holds the directory against brokers while it is looked at.
+/// Opens a data directory and locks it against brokers.
 fn open(directory: &Path) -> Result<(DataDir, RealDisk), Box<dyn std::error::Error>> {
     let journal = directory.join(JOURNAL);
     if !journal.is_dir() {
@@ -71,7 +73,7 @@ fn open(directory: &Path) -> Result<(DataDir, RealDisk), Box<dyn std::error::Err
     Ok((lock, RealDisk::open(&journal)?))
 }
 
-/// Text and exit code of a check.
+/// Returns the text and exit code of a check.
 fn look(disk: &dyn Disk, json: bool) -> Result<(String, u8), StoreError> {
     let checked = match check(disk, &mut |_| {}) {
         Ok(checked) => checked,
@@ -89,13 +91,18 @@ fn look(disk: &dyn Disk, json: bool) -> Result<(String, u8), StoreError> {
     Ok((text, 0))
 }
 
-/// Text and exit code of a repair.
-fn mend(disk: &dyn Disk, yes: bool) -> Result<(String, u8), StoreError> {
+/// Returns the text and exit code of a repair.
+fn repair(disk: &dyn Disk, yes: bool) -> Result<(String, u8), StoreError> {
     let plan: Plan = plan(disk)?;
     if plan.damages.is_empty() {
         return Ok(("nothing is damaged\n".to_owned(), 0));
     }
     let mut text = list(&plan.damages);
+    if plan.is_needless {
+        text += "Nothing has to be given up: the broker was stopped in order, and its checkpoint knows what is live. It can be started: \
+                 it reads around the damage, says which messages are lost, if any, and moves the others away.\n";
+        return Ok((text, 0));
+    }
     if !yes {
         text += "Whatever stands there is lost: messages that were confirmed may be missing afterwards, and what was settled or deleted \
                  may return.\nNothing was changed. With --yes it is done; keep a copy of the directory.\n";
@@ -109,47 +116,42 @@ fn mend(disk: &dyn Disk, yes: bool) -> Result<(String, u8), StoreError> {
     Ok((text, 0))
 }
 
-/// Virtual hosts and names of queues by their numbers.
+/// Returns the virtual hosts and names of queues by their numbers.
 fn names(definitions: &[Definition]) -> BTreeMap<u64, (String, String)> {
     let queue = |definition: &Definition| match definitions::read(&definition.key, &definition.value) {
-        Ok((vhost, Defined::Queue(declared, number))) => Some((number, (vhost.to_string(), declared.name.to_string()))),
+        Ok((vhost, Declaration::Queue(declared, number))) => {
+            Some((number, (vhost.to_string(), declared.name.to_string())))
+        }
         _ => None,
     };
     definitions.iter().filter_map(queue).collect()
 }
 
 fn list(damages: &[Damage]) -> String {
-    damages.iter().fold(String::new(), |mut text, Damage { file, offset, octets, what }| {
-        let _ = writeln!(text, "{file}: {octets} octets from octet {offset}: {what}");
-        text
-    })
+    damages.iter().map(|damage| format!("{damage}\n")).collect()
 }
 
 fn damaged(error: &str, damages: &[Damage]) -> String {
     format!("DAMAGED: {error}\n\n{}`leveret store repair` says what can be done.\n", list(damages))
 }
 
-fn damaged_json(error: &str, damages: &[Damage]) -> Json {
-    let damage = |damage: &Damage| {
-        Json::Object(vec![
-            ("file", Json::text(&damage.file)),
-            ("offset", damage.offset.into()),
-            ("octets", damage.octets.into()),
-            ("what", Json::text(damage.what)),
-        ])
-    };
-    let damages = damages.iter().map(damage).collect();
-    Json::Object(vec![("ok", Json::Bool(false)), ("error", Json::text(error)), ("damages", Json::List(damages))])
+fn damaged_json(error: &str, damages: &[Damage]) -> Value {
+    let damage = |Damage { file, offset, octets, what }: &Damage| json!({ "file": file, "offset": offset, "octets": octets, "what": what });
+    json!({ "ok": false, "error": error, "damages": damages.iter().map(damage).collect::<Vec<_>>() })
 }
 
 fn table(checked: &Check, names: &BTreeMap<u64, (String, String)>) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
-    let _ = writeln!(text, "{:>8}  {:>12}  {:>14}  {:<12}  queue", "number", "messages", "octets", "vhost");
-    for QueueCheck { queue, messages, octets, .. } in &checked.queues {
+    let _ = writeln!(
+        text,
+        "{:>8}  {:>12}  {:>14}  {:>14}  {:<12}  queue",
+        "number", "messages", "octets live", "on disk", "vhost"
+    );
+    for QueueCheck { queue, messages, octets, on_disk, .. } in &checked.queues {
         let unknown = (String::new(), "(none: not durable, or deleted)".to_owned());
         let (vhost, name) = names.get(queue).unwrap_or(&unknown);
-        let _ = writeln!(text, "{queue:>8}  {messages:>12}  {octets:>14}  {vhost:<12}  {name}");
+        let _ = writeln!(text, "{queue:>8}  {messages:>12}  {octets:>14}  {on_disk:>14}  {vhost:<12}  {name}");
     }
     let messages: u64 = checked.queues.iter().map(|queue| queue.messages).sum();
     let _ = writeln!(
@@ -160,56 +162,50 @@ fn table(checked: &Check, names: &BTreeMap<u64, (String, String)>) -> String {
     );
     let _ = writeln!(text, "{} octets live, {} dead", checked.live, checked.dead);
     let capacity: u64 = checked.segments.iter().map(|segment| segment.capacity).sum();
-    let (segments, spares, leftovers) = (checked.segments.len(), checked.spares, checked.leftovers);
-    let _ = writeln!(text, "{segments} segments of {capacity} octets, {spares} spare, {leftovers} not needed any more");
+    let (segments, spare_files, leftovers) = (checked.segments.len(), checked.spare_files, checked.leftovers);
+    let _ = writeln!(
+        text,
+        "{segments} segments of {capacity} octets, {spare_files} spare, {leftovers} not needed any more"
+    );
     for SegmentCheck { file, written, live, .. } in &checked.segments {
         let _ = writeln!(text, "  {file}  {written} octets written, {live} live");
     }
-    if checked.torn.octets > 0 {
-        let (records, octets) = (checked.torn.records, checked.torn.octets);
+    for Damage { file, offset, octets, .. } in &checked.torn {
         let _ = writeln!(
             text,
-            "a torn end of {records} records in {octets} octets, never confirmed: the next start cuts it"
+            "{file}: a torn end of {octets} octets from octet {offset}, never confirmed: the next start cuts it"
         );
     }
     let _ = writeln!(text, "checkpoint: {}", if checked.has_checkpoint { "yes" } else { "no" });
     text
 }
 
-fn sound_json(checked: &Check, names: &BTreeMap<u64, (String, String)>) -> Json {
+fn sound_json(checked: &Check, names: &BTreeMap<u64, (String, String)>) -> Value {
     let queue = |queue: &QueueCheck| {
-        let name = |part: fn(&(String, String)) -> &String| {
-            names.get(&queue.queue).map_or(Json::Null, |names| Json::text(part(names)))
-        };
-        Json::Object(vec![
-            ("number", queue.queue.into()),
-            ("vhost", name(|(vhost, _)| vhost)),
-            ("name", name(|(_, name)| name)),
-            ("messages", queue.messages.into()),
-            ("octets", queue.octets.into()),
-            ("next_position", queue.next_seq.into()),
-            ("handed_out", queue.handed_out.into()),
-        ])
+        let (vhost, name) = names.get(&queue.queue).map(|(vhost, name)| (vhost, name)).unzip();
+        json!({
+            "number": queue.queue,
+            "vhost": vhost,
+            "name": name,
+            "messages": queue.messages,
+            "octets": queue.octets,
+            "on_disk": queue.on_disk,
+            "next_position": queue.next_seq,
+            "handed_out": queue.handed_out,
+        })
     };
-    let segment = |segment: &SegmentCheck| {
-        Json::Object(vec![
-            ("file", Json::text(&segment.file)),
-            ("capacity", segment.capacity.into()),
-            ("written", segment.written.into()),
-            ("live", segment.live.into()),
-        ])
-    };
-    Json::Object(vec![
-        ("ok", Json::Bool(true)),
-        ("queues", Json::List(checked.queues.iter().map(queue).collect())),
-        ("definitions", (checked.definitions.len() as u64).into()),
-        ("live", checked.live.into()),
-        ("dead", checked.dead.into()),
-        ("segments", Json::List(checked.segments.iter().map(segment).collect())),
-        ("spares", checked.spares.into()),
-        ("leftovers", checked.leftovers.into()),
-        ("torn_records", checked.torn.records.into()),
-        ("torn_octets", checked.torn.octets.into()),
-        ("checkpoint", Json::Bool(checked.has_checkpoint)),
-    ])
+    let segment = |SegmentCheck { file, capacity, written, live, .. }: &SegmentCheck| json!({ "file": file, "capacity": capacity, "written": written, "live": live });
+    json!({
+        "ok": true,
+        "queues": checked.queues.iter().map(queue).collect::<Vec<_>>(),
+        "definitions": checked.definitions.len(),
+        "live": checked.live,
+        "dead": checked.dead,
+        "segments": checked.segments.iter().map(segment).collect::<Vec<_>>(),
+        "spare_files": checked.spare_files,
+        "leftovers": checked.leftovers,
+        "torn_records": checked.torn_records,
+        "torn_octets": checked.torn.iter().map(|torn| torn.octets).sum::<u64>(),
+        "checkpoint": checked.has_checkpoint,
+    })
 }

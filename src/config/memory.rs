@@ -1,11 +1,11 @@
-//! How much memory there is for this process: the machine's, or what its control group allows. Knows no key.
+//! The memory that this process may use: the machine's, or its control group's limit.
 
 use std::fs;
 
-/// What is taken for granted where the system does not tell.
+/// Octets assumed where the system does not tell.
 const UNKNOWN: u64 = 2 << 30;
 
-/// Octets of memory that this process may use.
+/// Returns the octets of memory that this process may use.
 pub(super) fn total() -> u64 {
     let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
     let limits = limits.into_iter().filter_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
@@ -14,13 +14,13 @@ pub(super) fn total() -> u64 {
     limits.chain(machine).min().unwrap_or(UNKNOWN)
 }
 
-/// `MemTotal` of /proc/meminfo, in octets.
+/// Returns `MemTotal` of /proc/meminfo, in octets.
 fn machine(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// This share of [`total`], in octets.
+/// Returns a percentage of [`total`], in octets.
 pub(super) fn percent(percent: u64) -> u64 {
     total() / 100 * percent
 }

@@ -1,134 +1,148 @@
-//! The delivery side of one connection: octets that wait to be written, and what its channels have been handed.
+//! The outbox of one connection: octets that wait to be written, and unacked deliveries.
 //!
-//! One lock a connection; it is a leaf: under it no other lock is taken. Any task may append to an outbox or ring one of
-//! its two bells; only the connection's own tasks open, close, confirm and resume. Its writing task writes to the socket,
-//! except for a few octets that can be written at once: those are written by whoever appended them, which spares a task's
-//! wake, and most connections the task. One at a time holds the pen. It knows no queue, no exchange and no socket.
+//! One lock a connection, a leaf of the lock order. Any task may append to an outbox, or notify its
+//! owner (the connection's task) or its writer task; only the connection's own tasks open, close,
+//! confirm and resume. The writer task writes to the socket, except for few octets that can be
+//! written at once: the task that appended them writes them, which saves waking the writer task,
+//! and most connections having one. Who writes holds the write permit. Names no queue, exchange or
+//! socket.
 
-pub mod ledger;
+pub mod buffer;
+pub mod confirms;
+pub mod deliveries;
 
 use crate::limits;
-use crate::message::Message;
-use crate::outbox::ledger::{Ledger, Unsettled};
-use crate::store::error::Failure;
-use crate::store::journal::OnDurable;
-use crate::store::position::Position;
-use crate::wire::encode_content::{self, Content};
-use crate::wire::encode_reply::{self, Reply};
-use crate::wire::fault::{Code, Fault};
-use crate::wire::name::Name;
+use crate::memory::{ConnectionMemory, MemoryAccount};
+use crate::message::{Message, Publication};
+use crate::outbox::buffer::{Buffer, DeliverArguments, WriteBatch};
+use crate::outbox::deliveries::{UnackedDeliveries, UnackedDelivery};
+use leveret_journal::error::Failure;
+use leveret_journal::index::Index;
+use leveret_journal::journal::OnDurable;
+use leveret_wire::encode_content;
+use leveret_wire::fault::{Code, Fault};
+use leveret_wire::name::Name;
+use leveret_wire::reply::Reply;
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use tokio::sync::Notify;
 
-/// The way to a socket for octets that need not wait.
-pub trait Line: fmt::Debug + Send + Sync {
-    /// Writes what can be written at once; says how many octets that were. A line that is broken takes none: the writing
-    /// task finds out why.
+/// A socket to which few octets can be written without waiting.
+pub trait DirectWriter: fmt::Debug + Send + Sync {
+    /// Writes as much as the socket takes at once, and returns how many octets that were. On an
+    /// error it returns 0: the writer task finds out why.
     fn try_write(&self, octets: &[u8]) -> usize;
 }
 
-/// Where a consumer's deliveries go.
+/// The destination of a consumer's deliveries within its connection.
 #[derive(Clone, Debug)]
-pub struct Address {
+pub struct DeliveryTarget {
     /// Channel number.
     pub channel: u16,
-    /// The channel's slot of this consumer.
+    /// The consumer's slot in the channel.
     pub slot: u32,
     /// Consumer tag.
     pub tag: Name,
-    /// Deliveries count as settled at once.
+    /// Deliveries are acknowledged at once (`no-ack`).
     pub no_ack: bool,
 }
 
-/// What became of a delivery.
+/// The outcome of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Its octets are in the buffer.
+pub enum DeliverOutcome {
+    /// The delivery was appended.
     Delivered,
-    /// Nothing was appended: the consumer is to be passed over until it is resumed.
+    /// Nothing was appended: skip the consumer until it is resumed.
     Stalled,
 }
 
-/// What the owner of the connection is to do, as others have asked.
+/// Actions that other tasks have requested of the connection's task.
 #[derive(Debug, Default)]
-pub struct Errands {
-    /// Consumers (channel, slot) that were passed over because the buffer was full; resume them.
+pub struct PendingActions {
+    /// Consumers (channel, slot) that were skipped because the buffer was full, to be resumed.
     pub stalled: BTreeSet<(u16, u32)>,
-    /// Consumers (channel, slot) whose queue is gone; tell the client.
-    pub lost: BTreeSet<(u16, u32)>,
-    /// The connection is to be closed.
+    /// Consumers (channel, slot) whose queue was deleted, to be cancelled.
+    pub cancelled: BTreeSet<(u16, u32)>,
+    /// The connection is to be closed with this fault.
     pub close: Option<Fault>,
+    /// More consumers were stalled or cancelled than were taken at once.
+    pub has_more: bool,
 }
 
 /// The outbox of one connection.
 #[derive(Debug)]
 pub struct Outbox {
     inner: Mutex<Inner>,
-    /// Rung when octets wait to be written.
+    memory: Arc<ConnectionMemory>,
+    /// The connection's number; 0: it has none.
+    connection: AtomicU64,
+    /// Notified when octets wait to be written.
     writer: Notify,
-    staff: AtomicU8,
-    /// Rung when the owner has errands to run.
+    writer_state: AtomicU8,
+    /// Notified when there are pending actions.
     owner: Notify,
 }
 
-/// Whether there is a writing task: none, one is wanted, there is one. It only goes up.
+/// The writer task: not started, wanted, started. The state only advances.
 const NO_WRITER: u8 = 0;
 const WRITER_WANTED: u8 = 1;
 const HAS_WRITER: u8 = 2;
 
-/// What the lock guards.
+/// The state under an outbox's lock.
 #[derive(Debug)]
 pub struct Inner {
-    pending: Vec<u8>,
-    /// From these places of `pending` on nothing is written before the position is durable; both rise.
-    holds: VecDeque<(usize, Position)>,
+    buffer: Buffer,
     frame_max: u32,
-    channels: Vec<Option<Box<Ledger>>>,
-    errands: Errands,
-    /// Someone has already put this outbox on a list of outboxes to wake.
-    announced: bool,
-    /// No octet follows those that are pending.
+    channels: Vec<Option<Box<UnackedDeliveries>>>,
+    actions: PendingActions,
+    /// Is in a flush set since the writer task last looked.
+    in_flush_set: bool,
+    /// The connection is not read until its replies are written.
+    is_reader_held: bool,
+    /// No octet will be appended any more.
     finished: bool,
-    /// The socket is gone; nothing is kept any more.
-    dead: bool,
-    /// Where few octets may go directly.
-    line: Option<Arc<dyn Line>>,
-    pen: Pen,
+    /// The reason why the socket is closed, once it is; appended octets are dropped.
+    disconnected: Option<&'static str>,
+    /// The socket, for few octets.
+    direct: Option<Arc<dyn DirectWriter>>,
+    permit: WritePermit,
+    /// Octets written to the socket.
+    octets_out: u64,
 }
 
-/// Who writes to the socket now. Octets go out in the order in which they were appended.
+/// The right to write to the socket, which keeps octets in the order in which they were appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pen {
-    /// Nobody.
+enum WritePermit {
+    /// No task writes.
     Free,
-    /// The writing task: it looks for more when it has written.
+    /// The writer task writes, and looks for more afterwards.
     Writer,
-    /// Someone who appended. `missed`: the writing task has looked meanwhile and has to look again.
+    /// A task that appended writes. `missed`: the writer task has looked meanwhile and has to look
+    /// again.
     Another { missed: bool },
 }
 
-/// Outboxes that got octets in a batch of work, each once. Their writers are woken when the batch ends.
+/// Outboxes that got octets in a batch of work, each once, to be flushed at its end.
 #[derive(Debug, Default)]
-pub struct Touched {
+pub struct FlushSet {
     outboxes: Vec<Arc<Outbox>>,
-    /// Octets may be written by whoever wakes, if they are few.
+    /// The flushing task may write few octets itself.
     direct: bool,
 }
 
-impl Touched {
-    /// Says whether few octets may be written at once from now on. They may when there is little work: in a flood what waits
-    /// a little goes out together with what follows.
+impl FlushSet {
+    /// Sets whether [`FlushSet::flush`] may write few octets itself. It may when there is little
+    /// work: under load, octets that wait a little go out together with those that follow.
     pub fn allow_direct(&mut self, direct: bool) {
         self.direct = direct;
     }
 
-    /// Has the octets of each written, once: few octets for few connections here and now if that is allowed, everything else
-    /// by their writers. No lock may be held.
-    pub fn wake(&mut self) {
+    /// Flushes each outbox once: few octets for few connections are written by this task, if that
+    /// is allowed, all others by their writer tasks. No lock may be held.
+    pub fn flush(&mut self) {
         let direct = self.direct && self.outboxes.len() <= limits::DIRECT_OUTBOXES;
         for outbox in self.outboxes.drain(..) {
             if !direct || !outbox.write_directly() {
@@ -137,438 +151,474 @@ impl Touched {
         }
     }
 
-    /// Puts `outbox` on the list unless someone has already done so since its writer last looked.
+    /// Adds `outbox`, unless it was added to a flush set since its writer last looked.
     pub fn add(&mut self, outbox: &Arc<Outbox>, inner: &mut Inner) {
-        if !inner.announced && !inner.dead {
-            inner.announced = true;
+        if !inner.in_flush_set && inner.disconnected.is_none() {
+            inner.in_flush_set = true;
             self.outboxes.push(Arc::clone(outbox));
         }
     }
 }
 
-impl Drop for Touched {
-    /// Whoever announced an outbox and then left must not keep its writer asleep.
+impl Drop for FlushSet {
+    /// Flushes the outboxes that an early return left in the set: nothing else would wake their
+    /// writers.
     fn drop(&mut self) {
-        self.wake();
+        self.flush();
     }
 }
 
-/// What the writer found.
+/// The outcome of looking for octets to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
-    /// Octets to write.
+pub enum Drained {
+    /// There are octets to write.
     Octets,
-    /// Nothing now; wait for the bell.
+    /// There are none now; wait to be notified.
     Nothing,
-    /// Nothing, and nothing will follow.
+    /// There are none, and there never will be.
     Finished,
 }
 
 impl Default for Outbox {
+    /// Creates an outbox without a broker.
     fn default() -> Self {
-        Self {
-            inner: Mutex::new(Inner {
-                pending: Vec::new(),
-                holds: VecDeque::new(),
-                frame_max: limits::FRAME_SIZE_BEFORE_TUNE,
-                channels: Vec::new(),
-                errands: Errands::default(),
-                announced: false,
-                finished: false,
-                dead: false,
-                line: None,
-                pen: Pen::Free,
-            }),
-            writer: Notify::new(),
-            staff: AtomicU8::new(NO_WRITER),
-            owner: Notify::new(),
-        }
+        Self::new(MemoryAccount::default())
     }
 }
 
 impl Outbox {
-    /// Takes the lock, to append a run of things.
+    /// Creates the outbox of a connection whose memory is charged to `account`.
+    pub fn new(account: MemoryAccount) -> Self {
+        let memory = Arc::new(ConnectionMemory::new(account));
+        Self {
+            inner: Mutex::new(Inner {
+                buffer: Buffer::new(&memory),
+                frame_max: limits::FRAME_SIZE_BEFORE_TUNE,
+                channels: Vec::new(),
+                actions: PendingActions::default(),
+                in_flush_set: false,
+                is_reader_held: false,
+                finished: false,
+                disconnected: None,
+                direct: None,
+                permit: WritePermit::Free,
+                octets_out: 0,
+            }),
+            memory,
+            connection: AtomicU64::new(0),
+            writer: Notify::new(),
+            writer_state: AtomicU8::new(NO_WRITER),
+            owner: Notify::new(),
+        }
+    }
+
+    /// Returns the memory that the connection has grown.
+    pub fn memory(&self) -> &Arc<ConnectionMemory> {
+        &self.memory
+    }
+
+    /// Sets the number of its connection.
+    pub fn set_connection(&self, number: u64) {
+        self.connection.store(number, Ordering::Relaxed);
+    }
+
+    /// Returns the number of its connection; 0 if it has none.
+    pub fn connection(&self) -> u64 {
+        self.connection.load(Ordering::Relaxed)
+    }
+
+    /// Locks the state, to append to it.
     pub fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock()
     }
 
     /// Waits until octets wait to be written.
-    pub async fn octets_wait(&self) {
+    pub async fn writer_notified(&self) {
         self.writer.notified().await;
     }
 
-    /// Waits until the owner has an errand.
-    pub async fn errand_waits(&self) {
+    /// Waits until there are pending actions.
+    pub async fn owner_notified(&self) {
         self.owner.notified().await;
     }
 
-    /// Tells the owner to look at its errands.
-    pub fn ring_owner(&self) {
+    /// Notifies the owner of pending actions.
+    pub fn notify_owner(&self) {
         self.owner.notify_one();
     }
 
-    /// Octets wait that whoever appended them does not write. Where there is no writing task yet, the owner is to start one.
+    /// Wakes the writer task. If it was not started, the owner is notified to start it.
     fn wake_writer(&self) {
         self.writer.notify_one();
-        if self.staff.load(Ordering::Relaxed) != HAS_WRITER {
-            let _ = self.staff.compare_exchange(NO_WRITER, WRITER_WANTED, Ordering::Relaxed, Ordering::Relaxed);
+        if self.writer_state.load(Ordering::Relaxed) != HAS_WRITER {
+            let _ = self.writer_state.compare_exchange(NO_WRITER, WRITER_WANTED, Ordering::Relaxed, Ordering::Relaxed);
             self.owner.notify_one();
         }
     }
 
-    /// Whether the owner is to start the writing task now. True once, after its bell has rung for it.
-    pub fn takes_on_writer(&self) -> bool {
-        self.staff.compare_exchange(WRITER_WANTED, HAS_WRITER, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    /// Returns true once, when the owner is to start the writer task.
+    pub fn should_spawn_writer(&self) -> bool {
+        self.writer_state.compare_exchange(WRITER_WANTED, HAS_WRITER, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Asks the owner to close the connection.
+    /// Requests that the owner close the connection.
     pub fn ask_to_close(&self, fault: Fault) {
-        self.lock().errands.close.get_or_insert(fault);
-        self.ring_owner();
+        self.lock().actions.close.get_or_insert(fault);
+        self.notify_owner();
     }
 
-    /// Tells the owner that the queue behind a consumer is gone.
-    pub fn lost(&self, channel: u16, slot: u32) {
-        self.lock().errands.lost.insert((channel, slot));
-        self.ring_owner();
+    /// Requests that the owner cancel a consumer whose queue was deleted.
+    pub fn cancel_consumer(&self, channel: u16, slot: u32) {
+        self.lock().actions.cancelled.insert((channel, slot));
+        self.notify_owner();
     }
 
-    /// Few octets need not wait for the writing task any more.
-    pub fn connect(&self, line: Arc<dyn Line>) {
-        self.lock().line = Some(line);
+    /// Sets the socket for few octets, which need not wait for the writer task any more.
+    pub fn set_direct_writer(&self, line: Arc<dyn DirectWriter>) {
+        self.lock().direct = Some(line);
     }
 
-    /// No octet will follow; the writer ends when all is written.
+    /// Declares that no octet will be appended; the writer task ends when all are written.
     pub fn finish(&self) {
         let mut inner = self.lock();
         inner.finished = true;
-        inner.line = None;
+        inner.direct = None;
         drop(inner);
         self.writer.notify_one();
     }
 
-    /// The socket is gone: what waits is dropped, and what follows too.
-    pub fn die(&self) {
+    /// Drops waiting octets, and those appended later: the socket is closed, for this reason.
+    pub fn disconnect(&self, reason: &'static str) {
         let mut inner = self.lock();
-        inner.dead = true;
+        inner.disconnected.get_or_insert(reason);
         inner.finished = true;
-        inner.line = None;
-        inner.pending = Vec::new();
-        inner.holds.clear();
+        inner.direct = None;
+        inner.buffer.clear();
         drop(inner);
         self.writer.notify_one();
         self.owner.notify_one();
     }
 
-    /// Swaps the octets that wait with the writer's empty `spare`. Tells the owner when consumers that were passed over
-    /// can go on.
-    pub fn take(&self, spare: &mut Vec<u8>) -> Taken {
+    /// Swaps the octets that may be written with the writer's empty `spare`. Notifies the owner
+    /// when skipped consumers can be resumed or the connection can be read again.
+    pub fn take(&self, spare: &mut WriteBatch) -> Drained {
         let mut inner = self.lock();
-        if let Pen::Another { missed } = &mut inner.pen {
+        if let WritePermit::Another { missed } = &mut inner.permit {
             *missed = true;
-            return Taken::Nothing;
+            return Drained::Nothing;
         }
-        inner.pen = Pen::Free;
-        inner.announced = false;
-        if !inner.errands.stalled.is_empty() || inner.holds_reader() {
+        inner.permit = WritePermit::Free;
+        inner.in_flush_set = false;
+        if inner.owner_waits() {
             self.owner.notify_one();
         }
-        match inner.free() {
-            0 if inner.pending.is_empty() && inner.finished => return Taken::Finished,
-            0 => return Taken::Nothing,
-            free => inner.take_free(free, spare),
+        if !inner.buffer.has_free() {
+            let is_over = inner.finished && inner.buffer.is_empty();
+            return if is_over { Drained::Finished } else { Drained::Nothing };
         }
-        inner.pen = Pen::Writer;
-        Taken::Octets
+        inner.buffer.take_free(spare);
+        inner.octets_out += spare.len() as u64;
+        inner.permit = WritePermit::Writer;
+        Drained::Octets
     }
 
-    /// Writes what waits, if that is little and nobody else is writing. False: the writing task is to be woken.
+    /// Appends the octets that may be written to `octets`, bodies included, for a writer without
+    /// vectored writes.
+    pub fn take_octets(&self, octets: &mut Vec<u8>) -> Drained {
+        let mut batch = WriteBatch::default();
+        let drained = self.take(&mut batch);
+        if drained == Drained::Octets {
+            batch.copy_to(octets);
+        }
+        drained
+    }
+
+    /// Writes waiting octets, if they are few and the write permit is free; returns false if the
+    /// writer task is to be woken.
     fn write_directly(&self) -> bool {
         let mut inner = self.lock();
-        match inner.pen {
-            // It will look again, and sees what was appended.
-            Pen::Writer | Pen::Another { .. } => return true,
-            Pen::Free if inner.free() > limits::DIRECT_OCTETS => return false,
-            // Only the writing task tells the owner that there is room again.
-            Pen::Free if !inner.errands.stalled.is_empty() || inner.holds_reader() => return false,
-            Pen::Free => {}
+        match inner.permit {
+            // The holder of the permit looks again, and finds the octets.
+            WritePermit::Writer | WritePermit::Another { .. } => return true,
+            // Only the writer task notifies the owner that there is room again.
+            WritePermit::Free if !inner.buffer.is_little(limits::DIRECT_OCTETS) || inner.owner_waits() => return false,
+            WritePermit::Free => {}
         }
-        let Some(line) = inner.line.clone() else { return false };
-        inner.pen = Pen::Another { missed: false };
-        inner.announced = false;
-        let (free, mut octets) = (inner.free(), Vec::new());
-        inner.take_free(free, &mut octets);
+        let Some(direct) = inner.direct.clone() else { return false };
+        inner.permit = WritePermit::Another { missed: false };
+        inner.in_flush_set = false;
+        let mut batch = WriteBatch::new(&self.memory);
+        inner.buffer.take_free(&mut batch);
         drop(inner);
-        let written = line.try_write(&octets);
-        self.lock().written_directly(octets, written)
+        let written = direct.try_write(batch.only_octets().unwrap_or_default());
+        self.lock().written_directly(batch, written)
     }
 }
 
 impl OnDurable for Outbox {
-    fn durable(&self, durable: Position) {
+    fn durable(&self, durable: Index) {
         if self.lock().release(durable) {
             self.wake_writer();
         }
-        self.ring_owner();
+        self.notify_owner();
     }
 
     fn failed(&self, failure: &Failure) {
-        self.lock().drop_held();
+        self.lock().buffer.drop_held();
         self.ask_to_close(Fault::new(Code::InternalError, format_args!("the store has failed: {failure}")));
     }
 }
 
 impl Inner {
-    /// The first `written` of `octets` are written; the pen is free again. False: the writing task is to be woken.
-    fn written_directly(&mut self, mut octets: Vec<u8>, written: usize) -> bool {
-        let missed = std::mem::replace(&mut self.pen, Pen::Free) == Pen::Another { missed: true };
-        if written < octets.len() && !self.dead {
-            octets.drain(..written);
-            self.holds.iter_mut().for_each(|(at, _)| *at += octets.len());
-            octets.append(&mut self.pending);
-            self.pending = octets;
+    /// Puts back the part of `batch` behind its first `written` octets, and frees the permit;
+    /// returns false if the writer task is to be woken.
+    fn written_directly(&mut self, batch: WriteBatch, written: usize) -> bool {
+        let missed = std::mem::replace(&mut self.permit, WritePermit::Free) == WritePermit::Another { missed: true };
+        self.octets_out += written as u64;
+        if self.disconnected.is_none() {
+            self.buffer.put_back(batch, written);
         }
-        self.free() == 0 && !missed
+        !self.buffer.has_free() && !missed
     }
 
-    /// How many octets may be written.
-    fn free(&self) -> usize {
-        self.holds.front().map_or(self.pending.len(), |(at, _)| *at)
+    /// Returns true if the owner is to be notified when octets were written.
+    fn owner_waits(&self) -> bool {
+        self.is_reader_held || !self.actions.stalled.is_empty()
     }
 
-    /// Moves the first `free` octets to `into`, which is empty.
-    fn take_free(&mut self, free: usize, into: &mut Vec<u8>) {
-        if free == self.pending.len() {
-            std::mem::swap(&mut self.pending, into);
-        } else {
-            into.extend(self.pending.drain(..free));
-        }
-        self.holds.iter_mut().for_each(|(at, _)| *at -= free);
+    /// Holds everything appended from now on until `index` is durable.
+    pub fn hold_until(&mut self, index: Index) {
+        self.buffer.hold_until(index);
     }
 
-    /// What is appended from now on is written when `position` is durable, and not before.
-    pub fn hold_until(&mut self, position: Position) {
-        if self.holds.back().is_none_or(|(_, last)| *last < position) {
-            self.holds.push_back((self.pending.len(), position));
-        }
+    /// Returns the index that has to be durable for the first held octet.
+    pub fn held_for(&self) -> Option<Index> {
+        self.buffer.holds().first_index()
     }
 
-    /// The position that has to be durable next for something to be written.
-    pub fn held_for(&self) -> Option<Position> {
-        self.holds.front().map(|(_, position)| *position)
+    /// Returns the index that has to be durable for all octets.
+    pub fn held_to_the_end(&self) -> Option<Index> {
+        self.buffer.holds().last_index()
     }
 
-    /// The position that has to be durable for everything to be written.
-    pub fn held_to_the_end(&self) -> Option<Position> {
-        self.holds.back().map(|(_, position)| *position)
+    /// Releases octets held for indexes up to `durable`. Returns true if there is more to write.
+    pub fn release(&mut self, durable: Index) -> bool {
+        self.buffer.release(durable)
     }
 
-    /// Everything up to `durable` is. True: there is more to write.
-    pub fn release(&mut self, durable: Position) -> bool {
-        let before = self.free();
-        while self.holds.front().is_some_and(|(_, position)| *position <= durable) {
-            self.holds.pop_front();
-        }
-        self.free() > before
-    }
-
-    /// What is held is never written.
-    fn drop_held(&mut self) {
-        self.pending.truncate(self.free());
-        self.holds.clear();
-    }
-
-    /// The frame size both sides agreed on, in octets.
+    /// Sets the negotiated frame size, in octets.
     pub fn set_frame_max(&mut self, frame_max: u32) {
         self.frame_max = frame_max;
     }
 
-    /// A channel is opened: deliveries to it are possible from now on.
+    /// Opens a channel for deliveries.
     pub fn open_channel(&mut self, channel: u16) {
         let at = usize::from(channel);
         if self.channels.len() <= at {
             self.channels.resize_with(at + 1, || None);
         }
         if let Some(slot) = self.channels.get_mut(at) {
-            *slot = Some(Box::default());
+            *slot = Some(Box::new(UnackedDeliveries::new(self.buffer.memory())));
         }
     }
 
-    /// A channel is closed: no delivery to it follows. Returns what it had not settled, by rising tag.
-    pub fn close_channel(&mut self, channel: u16) -> Vec<(u64, Unsettled)> {
-        let mut outstanding = Vec::new();
-        if let Some(mut ledger) = self.channels.get_mut(usize::from(channel)).and_then(Option::take)
-            && ledger.settle(0, true, &mut outstanding).is_err()
-        {
-            outstanding.clear();
-        }
-        for errands in [&mut self.errands.stalled, &mut self.errands.lost] {
-            while let Some(errand) = errands.range((channel, 0)..=(channel, u32::MAX)).next().copied() {
-                errands.remove(&errand);
-            }
-        }
-        outstanding
+    /// Closes a channel for deliveries; returns its unacked deliveries.
+    pub fn close_channel(&mut self, channel: u16) -> Option<Box<UnackedDeliveries>> {
+        self.channels.get_mut(usize::from(channel)).and_then(Option::take)
     }
 
-    /// The books of an open channel.
-    pub fn ledger(&mut self, channel: u16) -> Option<&mut Ledger> {
+    /// Returns the unacked deliveries of an open channel.
+    pub fn unacked(&mut self, channel: u16) -> Option<&mut UnackedDeliveries> {
         self.channels.get_mut(usize::from(channel))?.as_deref_mut()
     }
 
-    /// Appends a delivery, unless the connection or the channel takes no more now.
-    pub fn deliver(&mut self, to: &Address, seq: u64, redelivered: bool, message: &Message) -> Outcome {
-        if self.dead {
-            return Outcome::Stalled;
+    /// Appends basic.deliver, unless the connection or the channel takes no more now.
+    pub fn deliver(&mut self, to: &DeliveryTarget, seq: u64, redelivered: bool, message: &Message) -> DeliverOutcome {
+        if self.disconnected.is_some() {
+            return DeliverOutcome::Stalled;
         }
         let frame_max = self.frame_max;
-        let Some(ledger) = self.channels.get_mut(usize::from(to.channel)).and_then(Option::as_deref_mut) else {
-            return Outcome::Stalled;
+        let Some(unacked) = self.channels.get_mut(usize::from(to.channel)).and_then(Option::as_deref_mut) else {
+            return DeliverOutcome::Stalled;
         };
-        if self.pending.len() >= limits::STALL_AT {
-            self.errands.stalled.insert((to.channel, to.slot));
-            return Outcome::Stalled;
+        if self.buffer.is_full() {
+            self.actions.stalled.insert((to.channel, to.slot));
+            return DeliverOutcome::Stalled;
+        }
+        // As in RabbitMQ, a consumer that does not acknowledge waits with the others.
+        if unacked.refuses(to.slot) {
+            return DeliverOutcome::Stalled;
         }
         let tag = if to.no_ack {
-            ledger.next_tag()
-        } else if ledger.refuses(to.slot) {
-            return Outcome::Stalled;
+            unacked.next_tag()
         } else {
-            ledger.hand_out(Unsettled { slot: to.slot, seq, fetched: false })
+            unacked.hand_out(UnackedDelivery { slot: to.slot, seq, fetched: false })
         };
-        let out = &mut self.pending;
-        encode_content::deliver(out, to.channel, frame_max, to.tag.as_octets(), tag, redelivered, content(message));
-        Outcome::Delivered
+        let delivery = DeliverArguments { channel: to.channel, consumer_tag: to.tag.as_octets(), tag, redelivered };
+        self.buffer.deliver(frame_max, delivery, message);
+        DeliverOutcome::Delivered
     }
 
-    /// Appends a reply to a request over `amq.rabbitmq.reply-to`. False: the client reads too slowly, it is dropped.
-    pub fn deliver_reply(&mut self, to: &Address, message: &Message) -> bool {
-        if self.dead || self.pending.len() >= limits::HOLD_READER_AT {
+    /// Appends a message for `amq.rabbitmq.reply-to`; returns false if the buffer is full: the
+    /// message is dropped.
+    pub fn deliver_reply(&mut self, to: &DeliveryTarget, message: &Message) -> bool {
+        if self.disconnected.is_some() || self.buffer.level() >= limits::HOLD_READER_AT {
             return false;
         }
         let frame_max = self.frame_max;
-        let Some(ledger) = self.ledger(to.channel) else { return false };
-        let tag = ledger.next_tag();
-        let out = &mut self.pending;
-        encode_content::deliver(out, to.channel, frame_max, to.tag.as_octets(), tag, false, content(message));
+        let Some(unacked) = self.unacked(to.channel) else { return false };
+        let tag = unacked.next_tag();
+        let delivery =
+            DeliverArguments { channel: to.channel, consumer_tag: to.tag.as_octets(), tag, redelivered: false };
+        self.buffer.deliver(frame_max, delivery, message);
         true
     }
 
-    /// Appends basic.get-ok; `slot` is `None` when the message counts as settled.
-    pub fn get_ok(&mut self, channel: u16, slot: Option<u32>, entry: Got<'_>, remaining: u32) {
+    /// Appends basic.get-ok; `slot` is `None` if the message is acknowledged at once.
+    pub fn get_ok(&mut self, channel: u16, slot: Option<u32>, entry: GetOkMessage<'_>, remaining: u32) {
         let frame_max = self.frame_max;
-        let Some(ledger) = self.ledger(channel) else { return };
+        let Some(unacked) = self.unacked(channel) else { return };
         let tag = match slot {
-            Some(slot) => ledger.hand_out(Unsettled { slot, seq: entry.seq, fetched: true }),
-            None => ledger.next_tag(),
+            Some(slot) => unacked.hand_out(UnackedDelivery { slot, seq: entry.seq, fetched: true }),
+            None => unacked.next_tag(),
         };
-        let out = &mut self.pending;
-        encode_content::get_ok(out, channel, frame_max, tag, entry.redelivered, remaining, content(entry.message));
+        unacked.count_fetched();
+        let get_ok = DeliverArguments { channel, consumer_tag: b"", tag, redelivered: entry.redelivered };
+        self.buffer.get_ok(frame_max, get_ok, remaining, entry.message);
     }
 
     /// Appends basic.return.
-    pub fn give_back(&mut self, channel: u16, code: u16, text: &[u8], content: Content<'_>) {
-        encode_content::basic_return(&mut self.pending, channel, self.frame_max, code, text, content);
+    pub fn basic_return(&mut self, channel: u16, code: u16, text: &[u8], publication: Publication<'_>) {
+        self.buffer.basic_return(self.frame_max, channel, code, text, publication);
+        if let Some(unacked) = self.unacked(channel) {
+            unacked.count_returned();
+        }
     }
 
     /// Appends a publisher confirm.
     pub fn confirm(&mut self, channel: u16, tag: u64, multiple: bool) {
-        encode_content::ack(&mut self.pending, channel, tag, multiple);
+        self.buffer.append(|out| encode_content::ack(out, channel, tag, multiple));
+    }
+
+    /// Appends the negative publisher confirm of one publication.
+    pub fn confirm_rejected(&mut self, channel: u16, tag: u64) {
+        self.buffer.append(|out| encode_content::nack(out, channel, tag, false));
     }
 
     /// Appends a method without content.
     pub fn reply(&mut self, channel: u16, reply: &Reply<'_>) {
-        encode_reply::reply(&mut self.pending, channel, reply);
+        self.buffer.append(|out| reply.put(out, channel));
     }
 
-    /// Appends raw octets: a heartbeat, a protocol header.
+    /// Appends raw octets, such as a protocol header.
     pub fn octets(&mut self, octets: &[u8]) {
-        self.pending.extend_from_slice(octets);
+        self.buffer.append(|out| out.extend_from_slice(octets));
     }
 
-    /// Appends a heartbeat, unless other octets wait: those show as well that the server is alive.
+    /// Appends a heartbeat, unless other octets may be written now: they serve as one.
     pub fn heartbeat(&mut self) {
-        if self.pending.is_empty() {
-            encode_content::heartbeat(&mut self.pending);
-        } else if self.free() == 0 {
-            // What is held does not show anything.
-            let mut heartbeat = Vec::new();
-            encode_content::heartbeat(&mut heartbeat);
-            self.holds.iter_mut().for_each(|(at, _)| *at += heartbeat.len());
-            self.pending.splice(..0, heartbeat);
+        self.buffer.heartbeat();
+    }
+
+    /// Takes pending actions, at most [`limits::CONSUMERS_PER_STEP`] consumers of each kind.
+    /// Stalled consumers stay in the list while the buffer is above [`limits::RESUME_AT`].
+    pub fn take_pending_actions(&mut self) -> PendingActions {
+        let may_resume = self.buffer.level() <= limits::RESUME_AT;
+        let PendingActions { stalled, cancelled, close, .. } = &mut self.actions;
+        PendingActions {
+            stalled: if may_resume { take_some(stalled) } else { BTreeSet::new() },
+            cancelled: take_some(cancelled),
+            close: close.take(),
+            has_more: may_resume && !stalled.is_empty() || !cancelled.is_empty(),
         }
     }
 
-    /// What others have asked the owner to do. Stalled consumers stay on the list while the buffer is above low water.
-    pub fn take_errands(&mut self) -> Errands {
-        let stalled = if self.pending.len() <= limits::RESUME_AT {
-            std::mem::take(&mut self.errands.stalled)
-        } else {
-            BTreeSet::new()
-        };
-        Errands { stalled, lost: std::mem::take(&mut self.errands.lost), close: self.errands.close.take() }
+    /// Returns true if so many replies wait that the connection must not be read. The owner is then
+    /// notified when that changes.
+    pub fn holds_reader(&mut self) -> bool {
+        self.is_reader_held = self.buffer.is_full_of_answers();
+        self.is_reader_held
     }
 
-    /// Whether so much waits to be written that the peer's own requests have to wait.
-    pub fn holds_reader(&self) -> bool {
-        self.pending.len() >= limits::HOLD_READER_AT
+    /// Returns the number of octets written to the socket.
+    pub fn octets_out(&self) -> u64 {
+        self.octets_out
     }
 
-    /// Whether the socket is gone.
-    pub fn is_dead(&self) -> bool {
-        self.dead
+    /// Returns the reason why the socket is closed; `None`: it is not.
+    pub fn disconnected(&self) -> Option<&'static str> {
+        self.disconnected
     }
+}
+
+fn take_some(consumers: &mut BTreeSet<(u16, u32)>) -> BTreeSet<(u16, u32)> {
+    if consumers.len() <= limits::CONSUMERS_PER_STEP {
+        return std::mem::take(consumers);
+    }
+    (0..limits::CONSUMERS_PER_STEP).filter_map(|_| consumers.pop_first()).collect()
 }
 
 /// A message fetched by basic.get.
 #[derive(Clone, Copy, Debug)]
-pub struct Got<'a> {
-    /// Its position in the queue.
+pub struct GetOkMessage<'a> {
+    /// The message's id in the queue.
     pub seq: u64,
-    /// Whether it was handed out before.
+    /// The message was delivered before.
     pub redelivered: bool,
     /// The message.
     pub message: &'a Message,
 }
 
-fn content(message: &Message) -> Content<'_> {
-    Content { route: message.route(), properties: message.properties(), body: message.body() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::{AccountLease, MemoryAccount};
     use crate::message::Publication;
+    use leveret_wire::encode_content::Copied;
     use proptest::prelude::*;
 
     fn message(size: usize) -> Message {
-        Publication { route: b"\0\0", properties: b"\0\0", body: &vec![0; size], persistent: false }.keep(1)
+        Publication { route: b"\0\0", properties: b"\0\0", body: &vec![0; size], persistent: false }
+            .keep(MemoryAccount::default())
     }
 
-    fn address(channel: u16, slot: u32) -> Address {
-        Address { channel, slot, tag: Name::from_static("t"), no_ack: true }
+    /// Writes as a writer task would, two slices at a time and three octets less than it may.
+    fn written(batch: &WriteBatch) -> Vec<u8> {
+        let mut octets = Vec::new();
+        while octets.len() < batch.len() {
+            let mut slices = arrayvec::ArrayVec::<_, 2>::new();
+            batch.slices(octets.len(), &mut slices);
+            let some: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+            octets.extend_from_slice(&some[..some.len().saturating_sub(3).max(1)]);
+        }
+        octets
     }
 
-    fn rang(outbox: &Outbox) -> bool {
+    fn address(channel: u16, slot: u32) -> DeliveryTarget {
+        DeliveryTarget { channel, slot, tag: Name::from_static("t"), no_ack: true }
+    }
+
+    fn notified(outbox: &Outbox) -> bool {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        std::pin::pin!(outbox.errand_waits()).poll(&mut context).is_ready()
+        std::pin::pin!(outbox.owner_notified()).poll(&mut context).is_ready()
     }
 
     #[test]
     fn a_writer_is_announced_once_until_it_looks() {
         let outbox = Arc::new(Outbox::default());
-        let mut touched = Touched::default();
+        let mut flush = FlushSet::default();
         for _ in 0..2 {
             outbox.lock().heartbeat();
-            touched.add(&outbox, &mut outbox.lock());
-            assert_eq!(touched.outboxes.len(), 1);
+            flush.add(&outbox, &mut outbox.lock());
+            assert_eq!(flush.outboxes.len(), 1);
         }
-        assert_eq!(outbox.take(&mut Vec::new()), Taken::Octets);
-        assert_eq!(outbox.take(&mut Vec::new()), Taken::Nothing);
-        touched.add(&outbox, &mut outbox.lock());
-        assert_eq!(touched.outboxes.len(), 2);
+        assert_eq!(outbox.take(&mut WriteBatch::default()), Drained::Octets);
+        assert_eq!(outbox.take(&mut WriteBatch::default()), Drained::Nothing);
+        flush.add(&outbox, &mut outbox.lock());
+        assert_eq!(flush.outboxes.len(), 2);
     }
 
-    /// A line that takes so many octets at a time, and lets something happen meanwhile.
+    /// A socket that takes so many octets at a time, and calls `meanwhile` during a write.
     struct Pipe {
         room: usize,
         meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
@@ -581,7 +631,7 @@ mod tests {
         }
     }
 
-    impl Line for Pipe {
+    impl DirectWriter for Pipe {
         fn try_write(&self, octets: &[u8]) -> usize {
             let meanwhile = self.meanwhile.lock().take();
             if let Some(meanwhile) = meanwhile {
@@ -596,22 +646,22 @@ mod tests {
     fn connected(room: usize) -> (Arc<Outbox>, Arc<Pipe>) {
         let pipe = Arc::new(Pipe { room, meanwhile: Mutex::default(), written: Mutex::default() });
         let outbox = Arc::new(Outbox::default());
-        outbox.connect(Arc::<Pipe>::clone(&pipe));
+        outbox.set_direct_writer(Arc::<Pipe>::clone(&pipe));
         (outbox, pipe)
     }
 
     fn append(outbox: &Arc<Outbox>, octets: &[u8]) {
-        let mut touched = Touched::default();
-        touched.allow_direct(true);
+        let mut flush = FlushSet::default();
+        flush.allow_direct(true);
         let mut inner = outbox.lock();
         inner.octets(octets);
-        touched.add(outbox, &mut inner);
+        flush.add(outbox, &mut inner);
         drop(inner);
     }
 
-    fn writer_rang(outbox: &Outbox) -> bool {
+    fn writer_notified(outbox: &Outbox) -> bool {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        std::pin::pin!(outbox.octets_wait()).poll(&mut context).is_ready()
+        std::pin::pin!(outbox.writer_notified()).poll(&mut context).is_ready()
     }
 
     #[test]
@@ -619,22 +669,22 @@ mod tests {
         let (outbox, pipe) = connected(usize::MAX);
         append(&outbox, b"few");
         assert_eq!(*pipe.written.lock(), b"few");
-        assert!(!writer_rang(&outbox));
+        assert!(!writer_notified(&outbox));
         append(&outbox, &vec![0; limits::DIRECT_OCTETS + 1]);
-        assert!(writer_rang(&outbox));
-        outbox.lock().announced = false;
-        Touched::default().add(&outbox, &mut outbox.lock());
-        assert!(writer_rang(&outbox), "nobody allowed it");
-        let mut spare = Vec::new();
-        assert_eq!(outbox.take(&mut spare), Taken::Octets);
-        // The writing task is at it: what is appended now waits for its next look.
+        assert!(writer_notified(&outbox));
+        outbox.lock().in_flush_set = false;
+        FlushSet::default().add(&outbox, &mut outbox.lock());
+        assert!(writer_notified(&outbox), "nobody allowed it");
+        let mut spare = WriteBatch::default();
+        assert_eq!(outbox.take(&mut spare), Drained::Octets);
+        // The writer task is writing: octets appended now wait until it looks again.
         append(&outbox, b"more");
         assert_eq!(*pipe.written.lock(), b"few");
-        spare.clear();
-        assert_eq!(outbox.take(&mut spare), Taken::Octets);
-        assert_eq!(spare, b"more");
-        spare.clear();
-        assert_eq!(outbox.take(&mut spare), Taken::Nothing);
+        spare.clear(usize::MAX);
+        assert_eq!(outbox.take(&mut spare), Drained::Octets);
+        assert_eq!(written(&spare), b"more");
+        spare.clear(usize::MAX);
+        assert_eq!(outbox.take(&mut spare), Drained::Nothing);
         append(&outbox, b"!");
         assert_eq!(*pipe.written.lock(), b"few!");
     }
@@ -643,64 +693,64 @@ mod tests {
     fn a_writer_is_wanted_once_and_not_for_few_octets() {
         let (outbox, _pipe) = connected(usize::MAX);
         append(&outbox, b"few");
-        assert!(!rang(&outbox) && !outbox.takes_on_writer());
+        assert!(!notified(&outbox) && !outbox.should_spawn_writer());
         append(&outbox, &vec![0; limits::DIRECT_OCTETS + 1]);
-        assert!(rang(&outbox) && outbox.takes_on_writer() && !outbox.takes_on_writer());
-        outbox.take(&mut Vec::new());
+        assert!(notified(&outbox) && outbox.should_spawn_writer() && !outbox.should_spawn_writer());
+        outbox.take(&mut WriteBatch::default());
         append(&outbox, &vec![0; limits::DIRECT_OCTETS + 1]);
-        assert!(writer_rang(&outbox) && !rang(&outbox) && !outbox.takes_on_writer());
+        assert!(writer_notified(&outbox) && !notified(&outbox) && !outbox.should_spawn_writer());
     }
 
     #[test]
-    fn what_a_line_does_not_take_is_left_to_the_writer_in_order() {
+    fn what_a_socket_does_not_take_is_left_to_the_writer_in_order() {
         let (outbox, pipe) = connected(2);
         let other = Arc::clone(&outbox);
         *pipe.meanwhile.lock() = Some(Box::new(move || append(&other, b"def")));
         append(&outbox, b"abc");
         assert_eq!(*pipe.written.lock(), b"ab");
-        assert!(writer_rang(&outbox));
-        let mut spare = Vec::new();
-        assert_eq!(outbox.take(&mut spare), Taken::Octets);
-        assert_eq!(spare, b"cdef");
+        assert!(writer_notified(&outbox));
+        let mut spare = WriteBatch::default();
+        assert_eq!(outbox.take(&mut spare), Drained::Octets);
+        assert_eq!(written(&spare), b"cdef");
     }
 
     #[test]
-    fn a_writer_that_looks_during_a_direct_write_is_rung_again() {
+    fn a_writer_that_looks_during_a_direct_write_is_notified_again() {
         let (outbox, pipe) = connected(usize::MAX);
         let other = Arc::clone(&outbox);
         *pipe.meanwhile.lock() = Some(Box::new(move || {
             other.finish();
-            assert!(writer_rang(&other));
-            assert_eq!(other.take(&mut Vec::new()), Taken::Nothing);
+            assert!(writer_notified(&other));
+            assert_eq!(other.take(&mut WriteBatch::default()), Drained::Nothing);
         }));
         append(&outbox, b"abc");
-        assert!(writer_rang(&outbox));
-        assert_eq!(outbox.take(&mut Vec::new()), Taken::Finished);
+        assert!(writer_notified(&outbox));
+        assert_eq!(outbox.take(&mut WriteBatch::default()), Drained::Finished);
     }
 
     #[test]
-    fn a_dead_line_gets_nothing_back() {
+    fn a_broken_socket_gets_nothing_back() {
         let (outbox, pipe) = connected(0);
         let other = Arc::clone(&outbox);
-        *pipe.meanwhile.lock() = Some(Box::new(move || other.die()));
+        *pipe.meanwhile.lock() = Some(Box::new(move || other.disconnect("closed")));
         append(&outbox, b"abc");
-        assert_eq!(outbox.take(&mut Vec::new()), Taken::Finished);
+        assert_eq!(outbox.take(&mut WriteBatch::default()), Drained::Finished);
     }
 
     #[test]
-    fn a_full_buffer_stalls_a_consumer_and_its_end_rings_the_owner() {
+    fn a_full_buffer_stalls_a_consumer_and_its_end_notifies_the_owner() {
         let outbox = Outbox::default();
         outbox.lock().open_channel(1);
         let (to, message) = (address(1, 0), message(limits::STALL_AT));
-        assert_eq!(outbox.lock().deliver(&to, 0, false, &message), Outcome::Delivered);
+        assert_eq!(outbox.lock().deliver(&to, 0, false, &message), DeliverOutcome::Delivered);
         for _ in 0..3 {
-            assert_eq!(outbox.lock().deliver(&to, 1, false, &message), Outcome::Stalled);
+            assert_eq!(outbox.lock().deliver(&to, 1, false, &message), DeliverOutcome::Stalled);
         }
-        assert!(!rang(&outbox));
-        assert!(outbox.lock().take_errands().stalled.is_empty(), "nothing was written yet");
-        outbox.take(&mut Vec::new());
-        assert!(rang(&outbox));
-        assert_eq!(outbox.lock().take_errands().stalled.into_iter().collect::<Vec<_>>(), [(1, 0)]);
+        assert!(!notified(&outbox));
+        assert!(outbox.lock().take_pending_actions().stalled.is_empty(), "nothing was written yet");
+        outbox.take(&mut WriteBatch::default());
+        assert!(notified(&outbox));
+        assert_eq!(outbox.lock().take_pending_actions().stalled.into_iter().collect::<Vec<_>>(), [(1, 0)]);
     }
 
     #[test]
@@ -710,12 +760,12 @@ mod tests {
         assert!(!outbox.lock().holds_reader());
         outbox.lock().octets(&[0]);
         assert!(outbox.lock().holds_reader());
-        outbox.take(&mut Vec::new());
-        assert!(rang(&outbox) && !outbox.lock().holds_reader());
+        outbox.take(&mut WriteBatch::default());
+        assert!(notified(&outbox) && !outbox.lock().holds_reader());
     }
 
-    fn position(number: u64) -> Position {
-        Position::from_number(number)
+    fn position(number: u64) -> Index {
+        Index::from_number(number)
     }
 
     #[test]
@@ -725,12 +775,12 @@ mod tests {
         outbox.lock().octets(b"few");
         outbox.lock().hold_until(position(5));
         let (to, message) = (address(1, 0), message(limits::STALL_AT));
-        assert_eq!(outbox.lock().deliver(&to, 0, false, &message), Outcome::Delivered);
-        assert_eq!(outbox.lock().deliver(&to, 1, false, &message), Outcome::Stalled);
+        assert_eq!(outbox.lock().deliver(&to, 0, false, &message), DeliverOutcome::Delivered);
+        assert_eq!(outbox.lock().deliver(&to, 1, false, &message), DeliverOutcome::Stalled);
         append(&outbox, b"");
-        assert!(writer_rang(&outbox) && pipe.written.lock().is_empty());
-        outbox.take(&mut Vec::new());
-        assert!(rang(&outbox));
+        assert!(writer_notified(&outbox) && pipe.written.lock().is_empty());
+        outbox.take(&mut WriteBatch::default());
+        assert!(notified(&outbox));
     }
 
     #[test]
@@ -740,18 +790,111 @@ mod tests {
         outbox.lock().octets(b"held");
         let other = Arc::clone(&outbox);
         outbox.lock().heartbeat();
-        // A part of it is written: the next one cannot come before the rest.
+        // A part is written: the next batch must not come before the rest.
         *pipe.meanwhile.lock() = Some(Box::new(move || other.lock().heartbeat()));
         append(&outbox, b"");
-        let mut written = std::mem::take(&mut *pipe.written.lock());
-        assert_eq!(outbox.take(&mut written), Taken::Octets);
-        let mut beat = Vec::new();
-        encode_content::heartbeat(&mut beat);
-        assert_eq!(written.len(), beat.len() * 2);
+        let mut by_writer = WriteBatch::default();
+        assert_eq!(outbox.take(&mut by_writer), Drained::Octets);
+        let sent = [std::mem::take(&mut *pipe.written.lock()), written(&by_writer)].concat();
+        let mut heartbeat = Vec::new();
+        encode_content::heartbeat(&mut heartbeat);
+        assert_eq!(sent.len(), heartbeat.len() * 2);
         outbox.durable(position(5));
-        let mut rest = Vec::new();
-        assert_eq!(outbox.take(&mut rest), Taken::Octets);
-        assert_eq!(rest, b"held");
+        let mut rest = WriteBatch::default();
+        assert_eq!(outbox.take(&mut rest), Drained::Octets);
+        assert_eq!(written(&rest), b"held");
+    }
+
+    proptest! {
+        /// Bodies by reference between octets are written as if all were copied.
+        #[test]
+        fn bodies_by_reference_go_out_where_they_belong(
+            steps in proptest::collection::vec((0u8..6, 0usize..3, 1u64..8), 1..60),
+        ) {
+            const SIZES: [usize; 3] = [10, limits::BODY_BY_REFERENCE, 3 * limits::BODY_BY_REFERENCE + 1];
+            let lease = AccountLease::default();
+            let outbox = Outbox::new(lease.account());
+            outbox.lock().open_channel(1);
+            outbox.lock().set_frame_max(20_000);
+            let (mut expected, mut sent, mut tag) = (Vec::new(), Vec::new(), 0);
+            let mut spare = WriteBatch::new(outbox.memory());
+            for (step, size, number) in steps {
+                let body: Vec<u8> = (0..SIZES[size]).map(|at| (at as u64 * number) as u8).collect();
+                let publication = Publication { route: b"\0\0", properties: b"\0\0", body: &body, persistent: false };
+                let content = encode_content::Content { route: b"\0\0", properties: b"\0\0", body: &body };
+                match step {
+                    0 | 1 if outbox.lock().buffer.is_full() => {}
+                    0 | 1 => {
+                        let message = publication.keep(lease.account());
+                        assert_eq!(outbox.lock().deliver(&address(1, 0), 1, false, &message), DeliverOutcome::Delivered);
+                        tag += 1;
+                        encode_content::deliver(&mut expected, 1, 20_000, b"t", tag, false, content, &mut Copied);
+                    }
+                    2 => {
+                        outbox.lock().basic_return(1, 312, b"NO_ROUTE", publication);
+                        encode_content::basic_return(&mut expected, 1, 20_000, 312, b"NO_ROUTE", content, &mut Copied);
+                    }
+                    3 => {
+                        let message = &publication.keep(lease.account());
+                        let entry = GetOkMessage { seq: 1, redelivered: true, message };
+                        outbox.lock().get_ok(1, None, entry, 7);
+                        tag += 1;
+                        encode_content::get_ok(&mut expected, 1, 20_000, tag, true, 7, content, &mut Copied);
+                    }
+                    4 => outbox.lock().hold_until(position(number)),
+                    _ => {
+                        outbox.durable(position(number));
+                        spare.clear(0);
+                        if outbox.take(&mut spare) == Drained::Octets {
+                            sent.extend(written(&spare));
+                        }
+                    }
+                }
+                prop_assert_eq!(&sent[..], &expected[..sent.len()]);
+            }
+            outbox.durable(position(8));
+            spare.clear(0);
+            while outbox.take(&mut spare) == Drained::Octets {
+                prop_assert!(outbox.lock().buffer.level() == 0 && outbox.lock().buffer.is_empty());
+                sent.extend(written(&spare));
+                spare.clear(0);
+            }
+            prop_assert_eq!(&sent, &expected);
+            prop_assert_eq!(lease.account().used(), 0);
+        }
+    }
+
+    #[test]
+    fn one_large_message_to_many_readers_is_one_body() {
+        let lease = AccountLease::default();
+        let outboxes: Vec<_> = (0..100).map(|_| Outbox::new(lease.account())).collect();
+        let message = Publication { route: b"\0\0", properties: b"\0\0", body: &[0; 1_000_000], persistent: false }
+            .keep(lease.account());
+        for outbox in &outboxes {
+            outbox.lock().open_channel(1);
+            assert_eq!(outbox.lock().deliver(&address(1, 0), 0, false, &message), DeliverOutcome::Delivered);
+            assert_eq!(outbox.lock().deliver(&address(1, 0), 1, false, &message), DeliverOutcome::Stalled);
+        }
+        drop(message);
+        assert!((1_000_000..1_010_000).contains(&lease.account().used()), "{}", lease.account().used());
+        drop(outboxes);
+        assert_eq!(lease.account().used(), 0);
+    }
+
+    #[test]
+    fn less_is_buffered_while_the_memory_alarm_is_on() {
+        let lease = AccountLease::default();
+        let outbox = Outbox::new(lease.account());
+        outbox.lock().open_channel(1);
+        outbox.lock().octets(&vec![0; limits::STALL_AT_SCARCE]);
+        assert!(!outbox.lock().holds_reader() && !outbox.lock().buffer.is_full());
+        lease.account().set_scarce(true);
+        assert!(outbox.lock().holds_reader());
+        assert_eq!(outbox.lock().deliver(&address(1, 0), 0, false, &message(1)), DeliverOutcome::Stalled);
+        lease.account().set_scarce(false);
+        assert!(!notified(&outbox));
+        outbox.take(&mut WriteBatch::default());
+        assert!(notified(&outbox), "the reader waits for it, whatever became of the alarm");
     }
 
     proptest! {
@@ -762,9 +905,10 @@ mod tests {
             let (outbox, pipe) = connected(room);
             let (mut said, mut holds, mut durable) = (Vec::new(), Vec::new(), 0_u64);
             let write = || {
-                let mut spare = Vec::new();
-                while outbox.take(&mut spare) == Taken::Octets {
-                    pipe.written.lock().append(&mut spare);
+                let mut spare = WriteBatch::default();
+                while outbox.take(&mut spare) == Drained::Octets {
+                    pipe.written.lock().extend(written(&spare));
+                    spare.clear(usize::MAX);
                 }
             };
             for (step, number) in steps {
@@ -783,9 +927,9 @@ mod tests {
                     _ => {}
                 }
                 let free = holds.iter().filter(|(_, until)| *until > durable).map(|(at, _)| *at).min();
-                let written = pipe.written.lock().clone();
-                prop_assert!(written.len() <= free.unwrap_or(usize::MAX));
-                prop_assert_eq!(&written[..], &said[..written.len()]);
+                let sent = pipe.written.lock().clone();
+                prop_assert!(sent.len() <= free.unwrap_or(usize::MAX));
+                prop_assert_eq!(&sent[..], &said[..sent.len()]);
             }
             outbox.durable(position(8));
             write();
@@ -794,24 +938,38 @@ mod tests {
     }
 
     #[test]
+    fn consumers_are_given_to_the_owner_a_bounded_number_at_a_time_and_each_once() {
+        let outbox = Outbox::default();
+        let all = 2 * limits::CONSUMERS_PER_STEP as u32 + 1;
+        (0..all).for_each(|slot| outbox.cancel_consumer(1, slot));
+        let mut slots = Vec::new();
+        loop {
+            let actions = outbox.lock().take_pending_actions();
+            assert!(actions.cancelled.len() <= limits::CONSUMERS_PER_STEP);
+            slots.extend(actions.cancelled.into_iter().map(|(_, slot)| slot));
+            assert_eq!(actions.has_more, slots.len() < all as usize);
+            if !actions.has_more {
+                break;
+            }
+        }
+        assert!(slots.into_iter().eq(0..all));
+    }
+
+    #[test]
     fn a_channel_that_is_opened_again_starts_anew() {
         let outbox = Outbox::default();
         let message = message(limits::STALL_AT);
-        let to = Address { no_ack: false, ..address(1, 0) };
+        let to = DeliveryTarget { no_ack: false, ..address(1, 0) };
         outbox.lock().open_channel(1);
         outbox.lock().open_channel(2);
         outbox.lock().deliver(&to, 7, false, &message);
         outbox.lock().deliver(&to, 8, false, &message);
         outbox.lock().deliver(&address(2, 5), 8, false, &message);
-        outbox.lost(1, 0);
-        let outstanding = outbox.lock().close_channel(1);
-        assert_eq!(outstanding, [(1, Unsettled { slot: 0, seq: 7, fetched: false })]);
-        assert_eq!(outbox.lock().deliver(&to, 8, false, &message), Outcome::Stalled);
-        outbox.take(&mut Vec::new());
-        let errands = outbox.lock().take_errands();
-        assert_eq!(errands.stalled.into_iter().collect::<Vec<_>>(), [(2, 5)]);
-        assert!(errands.lost.is_empty());
+        let (mut unacked, mut outstanding) = (outbox.lock().close_channel(1).unwrap(), Vec::new());
+        unacked.settle(0, true, &mut outstanding).unwrap();
+        assert_eq!(outstanding, [(1, UnackedDelivery { slot: 0, seq: 7, fetched: false })]);
+        assert_eq!(outbox.lock().deliver(&to, 8, false, &message), DeliverOutcome::Stalled);
         outbox.lock().open_channel(1);
-        assert_eq!(outbox.lock().ledger(1).map(Ledger::next_tag), Some(1));
+        assert_eq!(outbox.lock().unacked(1).map(UnackedDeliveries::next_tag), Some(1));
     }
 }

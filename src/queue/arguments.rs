@@ -1,28 +1,28 @@
-//! What queue.declare and basic.consume carry as arguments: which are known, what their values may be, and when a
-//! second declaration means the same queue. It acts on none of them and knows no queue.
-//!
-//! Follows RabbitMQ's `rabbit_amqqueue` (declare_args, consume_args, assert_args_equivalence), words included.
+//! Arguments of queue.declare and basic.consume: the known ones, their valid values, and the
+//! equivalence of two declarations. Acts on none of them.
+//! Follows RabbitMQ's `rabbit_amqqueue` (declare_args, consume_args, assert_args_equivalence),
+//! reply texts included.
 
 use crate::limits;
-use crate::wire::fault::{Code, Fault};
-use crate::wire::table::{Table, Value};
+use leveret_wire::fault::{Code, Fault};
+use leveret_wire::table::{Table, Value};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
-/// `x-queue-type`.
+/// The queue type: `x-queue-type`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QueueType {
-    /// The default.
+    /// A classic queue, the default.
     #[default]
     Classic,
-    /// Declared with the contract of a quorum queue.
+    /// A queue with the contract of a quorum queue.
     Quorum,
-    /// Declared as a stream.
+    /// A stream.
     Stream,
 }
 
 impl QueueType {
-    /// The type that `arguments` ask for; classic when they ask for none.
+    /// Returns the type that `arguments` ask for, classic if none; `None` for an unknown one.
     pub fn of(arguments: Table<'_>) -> Option<Self> {
         match arguments.get(b"x-queue-type") {
             None | Some(Value::LongStr(b"" | b"undefined" | b"classic")) => Some(Self::Classic),
@@ -32,7 +32,7 @@ impl QueueType {
         }
     }
 
-    /// As clients write it.
+    /// Returns the name, as clients write it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Classic => "classic",
@@ -49,7 +49,7 @@ impl QueueType {
         }
     }
 
-    /// The arguments this type knows, in the order in which a second declaration is compared.
+    /// Returns the arguments of this type, in the order in which redeclarations are compared.
     fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Classic => &CLASSIC,
@@ -119,7 +119,7 @@ static STREAM: [&str; 7] = [
     "x-queue-leader-locator",
 ];
 
-/// Arguments of queue.declare that have an effect today.
+/// Arguments of queue.declare that have an effect.
 const WITH_EFFECT: [&str; 1] = ["x-queue-type"];
 
 /// Largest segment of a stream, in octets.
@@ -127,7 +127,7 @@ const STREAM_SEGMENT_MAX: i64 = 3_000_000_000;
 
 type Check = fn(&Value<'_>, Table<'_>) -> Result<(), String>;
 
-/// Each known argument with its rule, in the order in which RabbitMQ checks them.
+/// Each known argument with its check, in the order in which RabbitMQ checks them.
 static DECLARE_RULES: [(&str, Check); 21] = [
     ("x-expires", expires),
     ("x-message-ttl", message_ttl),
@@ -154,10 +154,12 @@ static DECLARE_RULES: [(&str, Check); 21] = [
     ("x-queue-leader-locator", leader_locator),
 ];
 
-/// Checks the arguments of a new queue. `queue` names it as in `queue 'q' in vhost '/'`.
+/// Checks the arguments of a new queue. `queue` is its display name, as in `queue 'q' in vhost
+/// '/'`.
 ///
 /// # Errors
-/// 406 with RabbitMQ's text: a known argument has a value or type that it may not have, or belongs to another queue type.
+/// 406 with RabbitMQ's text: a known argument has an invalid value or type, or does not belong to
+/// the queue's type.
 pub fn check_declare(queue: &dyn Display, arguments: Table<'_>) -> Result<QueueType, Fault> {
     let kind = queue_type(queue, arguments)?;
     for (key, check) in &DECLARE_RULES {
@@ -174,7 +176,7 @@ pub fn check_declare(queue: &dyn Display, arguments: Table<'_>) -> Result<QueueT
     Ok(kind)
 }
 
-/// RabbitMQ checks these when it makes the stream, and words them without the queue.
+/// Checks sizes that RabbitMQ checks when it creates the stream; these texts do not name the queue.
 fn check_stream_sizes(arguments: Table<'_>) -> Result<(), Fault> {
     let size = |key: &str| arguments.get(key.as_bytes()).and_then(|value| value.as_integer());
     if size("x-stream-max-segment-size-bytes").is_some_and(|size| size > STREAM_SEGMENT_MAX) {
@@ -186,13 +188,13 @@ fn check_stream_sizes(arguments: Table<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The known arguments among these that are stored but change nothing yet, each once.
+/// Returns the known arguments among these that are stored without an effect, each once.
 pub fn without_effect(arguments: Table<'_>) -> BTreeSet<&'static str> {
     let known = ALL_TYPES.iter().flat_map(|kind| kind.arguments()).copied();
     known.filter(|name| !WITH_EFFECT.contains(name) && arguments.get(name.as_bytes()).is_some()).collect()
 }
 
-/// Checks the arguments of a consumer; its priority.
+/// Checks the arguments of a consumer; returns its priority.
 ///
 /// # Errors
 /// 406, as for [`check_declare`].
@@ -215,10 +217,10 @@ pub fn check_consume(queue: &dyn Display, kind: QueueType, arguments: Table<'_>)
     Ok(priority)
 }
 
-/// Compares a second declaration with the first.
+/// Compares a redeclaration with the existing queue.
 ///
 /// # Errors
-/// 406 `inequivalent arg ...`: an argument that the queue's type knows differs.
+/// 406 `inequivalent arg ...`: an argument of the queue's type differs.
 pub fn check_equivalent(
     queue: &dyn Display,
     kind: QueueType,
@@ -234,7 +236,7 @@ pub fn check_equivalent(
     })
 }
 
-/// Compares one argument of two declarations of the thing that `whose` names.
+/// Compares one argument of two declarations; `whose` is the display name for errors.
 ///
 /// # Errors
 /// 406 `inequivalent arg ...`.
@@ -248,7 +250,7 @@ pub fn compare(key: &str, whose: &dyn Display, old: Option<Value<'_>>, new: Opti
     Err(inequivalent(key, whose, &received, &current))
 }
 
-/// The 406 of a second declaration that does not mean the same.
+/// Returns the 406 of a redeclaration that differs.
 pub fn inequivalent(key: &str, whose: &dyn Display, received: &str, current: &str) -> Fault {
     Fault::new(
         Code::PreconditionFailed,
@@ -418,7 +420,7 @@ fn max_age(value: &Value<'_>, _: Table<'_>) -> Result<(), String> {
     }
 }
 
-/// A positive number and one of the units Y, M, D, h, m, s.
+/// Returns true for a positive number with one of the units Y, M, D, h, m, s.
 fn is_age(age: &[u8]) -> bool {
     let digits = age.iter().take_while(|octet| octet.is_ascii_digit()).count();
     let (number, unit) = age.split_at(digits);
@@ -440,7 +442,7 @@ fn stream_offset(value: &Value<'_>) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::table_builder::TableBuilder;
+    use leveret_wire::table_builder::TableBuilder;
 
     fn with(key: &[u8], value: Value<'_>) -> Vec<u8> {
         let mut table = TableBuilder::new();

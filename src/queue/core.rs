@@ -1,404 +1,351 @@
-//! The decisions of one queue, as a state machine over commands: no lock, no clock, no IO, no randomness. Given the
-//! same commands it ends in the same state.
+//! The decisions of one queue, as a deterministic state machine: no lock, clock, IO, randomness or
+//! memory counter. The next consumer is chosen by the delivery layer, which knows which connections
+//! take deliveries.
 
 use crate::message::Message;
-use crate::queue::consumers::{ConsumerKey, Consumers, Terms};
-use crate::queue::lanes::{Deep, Entry, Lanes};
-use crate::queue::leaving::{Kept, Leaving};
-use crate::store::list::Run;
-use crate::window::Window;
+use crate::queue::admission::Admission;
+use crate::queue::command::{Command, Disposition};
+use crate::queue::consumers::{ConsumeError, ConsumerKey};
+use crate::queue::effects::{Dead, DeadReason, Effects};
+use crate::queue::options::Options;
+use crate::queue::ready::{ENTRY_OCTETS, Entry, Front, ReadyMessages};
+use crate::queue::settled::Storage;
+use crate::sequence_map::SequenceMap;
+use leveret_journal::list::Run;
+use std::collections::VecDeque;
+use std::sync::Arc;
 
-/// Ready and handed-out messages, and the consumers.
+/// The ready and unacked messages of a queue, and the keys of its consumers.
 #[derive(Debug)]
 pub struct Core {
-    lanes: Lanes,
-    unsettled: Window<Held>,
-    consumers: Consumers,
-    next_seq: u64,
-    /// Messages up to this position may have been handed out.
-    handed_out: u64,
-    charge: u64,
+    options: Arc<Options>,
+    ready: ReadyMessages,
+    unacked: SequenceMap<Unacked>,
+    next_id: u64,
+    /// Durable messages up to this id may have been delivered.
+    delivered_upto: u64,
+    /// The first ids of uncommitted runs, ascending: nothing from the first of them on is
+    /// delivered.
+    uncommitted: VecDeque<u64>,
+    consumers: usize,
+    exclusive: Option<ConsumerKey>,
     had_consumer: bool,
+    /// Octets charged for bodies of unacked messages in memory.
+    unacked_body_charge: u64,
 }
 
-/// A message that somebody has and has not settled yet.
+/// A delivered, unsettled message, by its id.
 #[derive(Debug)]
-struct Held {
-    entry: Entry,
-    /// None: fetched by basic.get.
+struct Unacked {
+    body: Option<Message>,
+    octets: u32,
+    deliveries: u16,
+    storage: Storage,
+    /// The consumer; `None` for basic.get.
     consumer: Option<ConsumerKey>,
 }
 
-impl Default for Core {
-    fn default() -> Self {
-        Self {
-            lanes: Lanes::default(),
-            unsettled: Window::default(),
-            consumers: Consumers::default(),
-            next_seq: FIRST_SEQ,
-            handed_out: 0,
-            charge: 0,
-            had_consumer: false,
-        }
+const _: () = assert!(size_of::<Option<Unacked>>() <= 24);
+
+impl Unacked {
+    /// Returns the octets charged for the body, if it is in memory.
+    fn body_charge(&self) -> u64 {
+        self.body.as_ref().map_or(0, Message::charge)
+    }
+
+    fn into_entry(self, id: u64) -> Entry {
+        let Self { body, octets, deliveries, storage, .. } = self;
+        Entry { id, body, octets, deliveries, storage }
     }
 }
 
-/// The position of a queue's first message.
-const FIRST_SEQ: u64 = 1;
+/// The mode of a delivery.
+#[derive(Clone, Copy, Debug)]
+pub struct DeliveryMode {
+    /// The delivery is acknowledged at once (`no-ack`).
+    pub no_ack: bool,
+    /// The body of a durable message stays in memory only while fewer octets are charged for bodies
+    /// of unacked messages.
+    pub unacked_octets: u64,
+}
+
+/// The id of a queue's first message.
+const FIRST_ID: u64 = 1;
+
+impl Default for Core {
+    fn default() -> Self {
+        Self::new(Arc::default())
+    }
+}
 
 impl Core {
-    /// A queue with messages that are in the journal: so many from `from` on and below `next_seq`; those up to `handed_out`
-    /// may have been handed out.
-    pub fn recovered(from: u64, count: usize, next_seq: u64, handed_out: u64) -> Self {
-        let mut core = Self { next_seq: next_seq.max(FIRST_SEQ), handed_out, ..Self::default() };
-        core.lanes.push_deep(from, count);
+    /// Creates an empty queue.
+    pub fn new(options: Arc<Options>) -> Self {
+        Self {
+            options,
+            ready: ReadyMessages::default(),
+            unacked: SequenceMap::default(),
+            next_id: FIRST_ID,
+            delivered_upto: 0,
+            uncommitted: VecDeque::new(),
+            consumers: 0,
+            exclusive: None,
+            had_consumer: false,
+            unacked_body_charge: 0,
+        }
+    }
+
+    /// Creates a queue with `count` messages in the journal, with ids from `first` on and below
+    /// `next_id`; those up to `delivered_upto` may have been delivered.
+    pub fn recovered(options: Arc<Options>, first: u64, count: usize, next_id: u64, delivered_upto: u64) -> Self {
+        let next_id = next_id.max(FIRST_ID);
+        let mut core = Self { next_id, delivered_upto, ..Self::new(options) };
+        if count > 0 {
+            core.ready.push_stored(first, next_id - 1, count);
+        }
         core
     }
 
-    /// The position of the next message that comes in.
-    pub fn next_seq(&self) -> u64 {
-        self.next_seq
-    }
-
-    /// A message comes in. Nothing may be deep.
-    pub fn enqueue(&mut self, message: Message, kept: Kept) {
-        self.charge += message.charge();
-        self.lanes.push(Entry { seq: self.next_seq, message, redelivered: false, kept });
-        self.next_seq += 1;
-    }
-
-    /// A message comes in that is in the journal, and stays there only.
-    pub fn enqueue_deep(&mut self) {
-        self.lanes.push_deep(self.next_seq, 1);
-        self.next_seq += 1;
-    }
-
-    /// What is in the journal only.
-    pub fn deep(&self) -> Deep {
-        self.lanes.deep()
-    }
-
-    /// Octets charged for ready messages in memory that were never handed out.
-    pub fn fresh_charge(&self) -> u64 {
-        self.lanes.charge()
-    }
-
-    /// What is deep was read from `from` on: messages with positions and where they are kept. False: it is not asked for any more.
-    pub fn raise(&mut self, from: u64, messages: Vec<(u64, Message, Kept)>) -> bool {
-        let deep = self.lanes.deep();
-        let Some((last, _, _)) = messages.last().filter(|_| deep.count > 0 && deep.from == from) else { return false };
-        let next = last + 1;
-        self.charge += messages.iter().map(|(_, message, _)| message.charge()).sum::<u64>();
-        let handed_out = self.handed_out;
-        let entry = |(seq, message, kept)| Entry { seq, message, redelivered: seq <= handed_out, kept };
-        self.lanes.raise(messages.into_iter().map(entry), next);
-        true
-    }
-
-    /// The next delivery that can be made: who gets which message.
-    pub fn next_delivery(&mut self) -> Option<(ConsumerKey, &Entry)> {
-        let entry = self.lanes.front()?;
-        Some((self.consumers.whose_turn()?, entry))
-    }
-
-    /// The delivery that [`Core::next_delivery`] named was made.
-    pub fn delivered(&mut self, key: ConsumerKey, leaving: &mut Leaving) {
-        let Some(mut entry) = self.lanes.pop() else { return };
-        if self.consumers.no_ack(key) {
-            self.charge -= entry.message.charge();
-            leaving.add(entry.seq, entry.kept);
-        } else {
-            entry.redelivered = true;
-            self.hand_out(entry, Some(key));
-        }
-        self.consumers.delivered(key);
-    }
-
-    fn hand_out(&mut self, entry: Entry, consumer: Option<ConsumerKey>) {
-        if entry.kept == Kept::ForGood {
-            self.handed_out = self.handed_out.max(entry.seq);
-        }
-        self.unsettled.insert(entry.seq, Held { entry, consumer });
-    }
-
-    /// The last position of a message kept for good that was handed out.
-    pub fn handed_out(&self) -> u64 {
-        self.handed_out
-    }
-
-    /// The connection of this consumer takes no more for now.
-    pub fn stall(&mut self, key: ConsumerKey) {
-        self.consumers.stall(key);
-    }
-
-    /// The connection of this consumer takes more again.
-    pub fn resume(&mut self, key: ConsumerKey) {
-        self.consumers.resume(key);
-    }
-
-    /// Takes the next message for basic.get; none as well if it is deep.
-    pub fn get(&mut self, no_ack: bool, leaving: &mut Leaving) -> Option<Entry> {
-        let entry = self.lanes.pop()?;
-        if no_ack {
-            self.charge -= entry.message.charge();
-            leaving.add(entry.seq, entry.kept);
-        } else {
-            self.hand_out(Entry { redelivered: true, ..entry.clone() }, None);
-        }
-        Some(entry)
-    }
-
-    /// The message at `seq` is done with. A position that nobody has is ignored: the queue was purged of it.
-    pub fn settle(&mut self, seq: u64, leaving: &mut Leaving) {
-        if let Some(held) = self.unsettled.remove(seq) {
-            self.charge -= held.entry.message.charge();
-            leaving.add(seq, held.entry.kept);
-            self.give_credit(held.consumer);
-        }
-    }
-
-    /// The message at `seq` comes back to its old place.
-    pub fn requeue(&mut self, seq: u64) {
-        if let Some(held) = self.unsettled.remove(seq) {
-            self.lanes.put_back(held.entry);
-            self.give_credit(held.consumer);
-        }
-    }
-
-    fn give_credit(&mut self, consumer: Option<ConsumerKey>) {
-        if let Some(key) = consumer {
-            self.consumers.settled(key);
-        }
-    }
-
-    /// A consumer comes. `None`: refused, because it or another one is exclusive.
-    pub fn consume(&mut self, terms: Terms) -> Option<ConsumerKey> {
-        if self.consumers.has_exclusive() || (terms.exclusive && self.consumers.count() > 0) {
-            return None;
-        }
-        self.had_consumer = true;
-        Some(self.consumers.add(terms))
-    }
-
-    /// A consumer goes; what it has not settled stays handed out. False: it was gone already.
-    pub fn cancel(&mut self, key: ConsumerKey) -> bool {
-        self.consumers.remove(key)
-    }
-
-    /// Drops what is ready; says how many that were.
-    pub fn purge(&mut self, leaving: &mut Leaving) -> usize {
-        let count = self.lanes.len();
-        let deep = self.lanes.drop_deep();
-        while let Some(entry) = self.lanes.pop() {
-            self.charge -= entry.message.charge();
-            leaving.add(entry.seq, entry.kept);
-        }
-        if deep.count > 0 {
-            // Nobody has any of what lies there.
-            leaving.for_good.push(Run { first: deep.from, last: self.next_seq - 1 });
-        }
-        count
-    }
-
-    /// Messages that are ready.
-    pub fn ready(&self) -> usize {
-        self.lanes.len()
-    }
-
-    /// Messages handed out and not settled.
-    pub fn unsettled(&self) -> usize {
-        self.unsettled.len()
-    }
-
-    /// Consumers that are here now.
-    pub fn consumer_count(&self) -> usize {
-        self.consumers.count()
-    }
-
-    /// It had consumers and has none any more: an auto-delete queue ends.
-    pub fn is_deserted(&self) -> bool {
-        self.had_consumer && self.consumers.count() == 0
-    }
-
-    /// Octets of memory charged for all messages held.
-    pub fn charge(&self) -> u64 {
-        self.charge
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::Publication;
-    use proptest::prelude::*;
-    use std::collections::BTreeSet;
-
-    fn message(n: u64) -> Message {
-        Publication { route: b"\0\0", properties: b"\0\0", body: &n.to_be_bytes(), persistent: false }.keep(1)
-    }
-
-    fn number(entry: &Entry) -> u64 {
-        entry.message.body().try_into().map(u64::from_be_bytes).unwrap_or(u64::MAX)
-    }
-
-    /// Every second message is kept for good, every fourth for now. (What is deep and purged leaves as one run.)
-    fn kept(n: u64) -> Kept {
-        [Kept::ForGood, Kept::Nowhere, Kept::ForGood, Kept::ForNow][n as usize % 4]
-    }
-
-    #[derive(Debug, Clone)]
-    enum Command {
-        Enqueue,
-        EnqueueDeep,
-        Raise(usize),
-        Deliver,
-        Get(bool),
-        Settle(usize),
-        Requeue(usize),
-        Consume { no_ack: bool, prefetch: u16 },
-        Cancel(usize),
-        Purge,
-    }
-
-    fn command() -> impl Strategy<Value = Command> {
-        prop_oneof![
-            6 => Just(Command::Enqueue),
-            2 => Just(Command::EnqueueDeep),
-            3 => (1usize..4).prop_map(Command::Raise),
-            6 => Just(Command::Deliver),
-            1 => any::<bool>().prop_map(Command::Get),
-            4 => (0usize..8).prop_map(Command::Settle),
-            3 => (0usize..8).prop_map(Command::Requeue),
-            1 => (any::<bool>(), 0u16..4).prop_map(|(no_ack, prefetch)| Command::Consume { no_ack, prefetch }),
-            1 => (0usize..4).prop_map(Command::Cancel),
-            1 => Just(Command::Purge),
-        ]
-    }
-
-    /// The model: two sets of numbers. What is published is its own number, so order is number order.
-    #[derive(Default)]
-    struct Model {
-        ready: BTreeSet<u64>,
-        held: BTreeSet<u64>,
-        seen: BTreeSet<u64>,
-        /// Those of `ready` that are in the journal only.
-        deep: BTreeSet<u64>,
-        gone: BTreeSet<u64>,
-        published: u64,
-    }
-
-    proptest! {
-        #[test]
-        fn agrees_with_two_sets(commands in proptest::collection::vec(command(), 0..200)) {
-            let (mut core, mut model, mut keys) = (Core::default(), Model::default(), Vec::new());
-            let mut leaving = Leaving::default();
-            for command in commands {
-                match command {
-                    Command::Enqueue | Command::EnqueueDeep => {
-                        if matches!(command, Command::EnqueueDeep) || !model.deep.is_empty() {
-                            core.enqueue_deep();
-                            model.deep.insert(model.published);
-                        } else {
-                            core.enqueue(message(model.published), kept(model.published));
-                        }
-                        model.ready.insert(model.published);
-                        model.published += 1;
-                    }
-                    Command::Raise(count) => {
-                        let Deep { from, .. } = core.deep();
-                        let raised: Vec<_> = model.deep.iter().copied().take(count).collect();
-                        let messages = raised.iter().map(|n| (n + FIRST_SEQ, message(*n), Kept::ForGood)).collect();
-                        prop_assert!(!core.raise(from + 1, vec![(from, message(0), Kept::ForGood)]));
-                        prop_assert_eq!(core.raise(from, messages), !raised.is_empty());
-                        raised.iter().for_each(|n| { model.deep.remove(n); });
-                    }
-                    Command::Deliver => {
-                        let next = core.next_delivery().map(|(key, entry)| (key, number(entry), entry.redelivered));
-                        let first = model.ready.first().filter(|n| !model.deep.contains(n));
-                        prop_assert_eq!(next.is_some(), first.is_some() && core.consumers.whose_turn().is_some());
-                        if let Some((key, n, redelivered)) = next {
-                            prop_assert_eq!(Some(&n), model.ready.first());
-                            prop_assert_eq!(redelivered, model.seen.contains(&n));
-                            let settled_at_once = core.consumers.no_ack(key);
-                            core.delivered(key, &mut leaving);
-                            model.gone.extend(settled_at_once.then_some(n));
-                            model.ready.remove(&n);
-                            model.seen.insert(n);
-                            if !settled_at_once { model.held.insert(n); }
-                        }
-                    }
-                    Command::Get(no_ack) => {
-                        let got = core.get(no_ack, &mut leaving).map(|entry| (number(&entry), entry.redelivered));
-                        let expected = model.ready.first().copied().filter(|n| !model.deep.contains(n));
-                        prop_assert_eq!(got.map(|(n, _)| n), expected);
-                        expected.iter().for_each(|n| { model.ready.remove(n); });
-                        model.gone.extend(expected.filter(|_| no_ack));
-                        if let Some((n, redelivered)) = got {
-                            prop_assert_eq!(redelivered, model.seen.contains(&n));
-                            model.seen.insert(n);
-                            if !no_ack { model.held.insert(n); }
-                        }
-                    }
-                    Command::Settle(nth) => if let Some(&n) = model.held.iter().nth(nth) {
-                        model.held.remove(&n);
-                        model.gone.insert(n);
-                        core.settle(n + FIRST_SEQ, &mut leaving);
-                        core.settle(n + FIRST_SEQ, &mut leaving);
-                    },
-                    Command::Requeue(nth) => if let Some(&n) = model.held.iter().nth(nth) {
-                        model.held.remove(&n);
-                        model.ready.insert(n);
-                        core.requeue(n + FIRST_SEQ);
-                        core.requeue(n + FIRST_SEQ);
-                    },
-                    Command::Consume { no_ack, prefetch } => {
-                        let key = core.consume(Terms { no_ack, prefetch, ..Terms::default() });
-                        prop_assert!(key.is_some());
-                        keys.extend(key);
-                    }
-                    Command::Cancel(nth) => if nth < keys.len() { core.cancel(keys.remove(nth)); },
-                    Command::Purge => {
-                        prop_assert_eq!(core.purge(&mut leaving), model.ready.len());
-                        model.gone.append(&mut model.ready);
-                        model.deep.clear();
-                    }
+    /// Applies a command and adds its effects.
+    pub fn apply(&mut self, command: Command<'_>, effects: &mut Effects) {
+        match command {
+            Command::Enqueue { messages, admission } => self.enqueue(messages, &admission),
+            Command::Commit(admission) => {
+                if let Ok(at) = self.uncommitted.binary_search(&admission.first) {
+                    self.uncommitted.remove(at);
                 }
-                prop_assert_eq!(core.ready(), model.ready.len());
-                prop_assert_eq!(core.unsettled(), model.held.len());
-                prop_assert_eq!(core.consumer_count(), keys.len());
-                let runs = leaving.for_good.iter().chain(&leaving.for_now);
-                let left: BTreeSet<_> = runs.flat_map(|run| run.first..=run.last).map(|seq| seq - FIRST_SEQ).collect();
-                prop_assert!(model.gone.iter().all(|n| kept(*n) == Kept::Nowhere || left.contains(n)));
-                prop_assert!(left.is_subset(&model.gone));
-                let charged = (model.ready.len() - model.deep.len() + model.held.len()) as u64 * message(0).charge();
-                prop_assert_eq!(core.charge(), charged);
+            }
+            Command::Settle { ids, disposition } => self.settle(ids, disposition, effects),
+            Command::Consume { key, exclusive } => {
+                self.consumers += 1;
+                self.had_consumer = true;
+                self.exclusive = exclusive.then_some(key);
+            }
+            Command::Cancel(key) => {
+                self.consumers -= 1;
+                self.exclusive = self.exclusive.filter(|exclusive| *exclusive != key);
+                effects.unused = self.options.auto_delete && self.is_unused();
+            }
+            Command::Purge => self.purge(effects),
+            Command::Configure(options) => self.options = options,
+        }
+    }
+
+    fn enqueue(&mut self, messages: &mut Vec<Message>, admission: &Admission) {
+        let taken = admission.taken.min(messages.len());
+        if admission.commits_later && taken > 0 {
+            self.uncommitted.push_back(self.next_id);
+        }
+        for (at, message) in messages.drain(..taken).enumerate() {
+            let id = self.next_id;
+            self.next_id += 1;
+            if at < admission.resident {
+                let storage = admission.storage(at, &message);
+                self.ready.push(Entry::resident(id, message, 0, storage));
+            } else {
+                self.ready.push_stored(id, id, 1);
             }
         }
     }
 
-    #[test]
-    fn an_exclusive_consumer_is_alone() {
-        let mut core = Core::default();
-        let exclusive = Terms { exclusive: true, ..Terms::default() };
-        let first = core.consume(Terms::default()).unwrap();
-        assert!(core.consume(exclusive).is_none());
-        core.cancel(first);
-        assert!(core.consume(exclusive).is_some());
-        assert!(core.consume(Terms::default()).is_none());
+    /// Returns how many of `messages` publications the queue takes before it is full.
+    pub fn room(&self, messages: usize) -> usize {
+        self.options.max_length.map_or(messages, |max| messages.min(max.saturating_sub(self.ready.len())))
     }
 
-    #[test]
-    fn prefetch_counts_what_a_consumer_has_not_settled() {
-        let mut core = Core::default();
-        for n in 0..5 {
-            core.enqueue(message(n), Kept::Nowhere);
+    /// Returns the front of the ready messages.
+    #[inline]
+    pub fn front(&self) -> Front<'_> {
+        match self.ready.front() {
+            _ if self.is_held_back() => Front::Empty,
+            front => front,
         }
-        let key = core.consume(Terms { prefetch: 2, ..Terms::default() }).unwrap();
-        for _ in 0..2 {
-            core.delivered(key, &mut Leaving::default());
+    }
+
+    fn is_held_back(&self) -> bool {
+        self.uncommitted.front().is_some_and(|first| self.ready.first_id().is_none_or(|id| id >= *first))
+    }
+
+    /// Delivers the message at the front to a consumer.
+    #[inline]
+    pub fn delivered(&mut self, consumer: ConsumerKey, mode: DeliveryMode, effects: &mut Effects) {
+        let Some(entry) = self.ready.pop() else { return };
+        if mode.no_ack {
+            effects.settled.add(entry.id, entry.storage);
+        } else {
+            self.hold_unacked(entry, Some(consumer), mode);
         }
-        assert!(core.next_delivery().is_none());
-        core.settle(FIRST_SEQ, &mut Leaving::default());
-        assert_eq!(core.next_delivery().map(|(_, entry)| entry.seq), Some(FIRST_SEQ + 2));
+    }
+
+    /// Takes the message at the front for basic.get.
+    pub fn get(&mut self, mode: DeliveryMode, effects: &mut Effects) -> Option<Entry> {
+        let Front::Resident(entry) = self.front() else { return None };
+        let entry = entry.clone();
+        self.ready.pop();
+        if mode.no_ack {
+            effects.settled.add(entry.id, entry.storage);
+        } else {
+            self.hold_unacked(entry.clone(), None, mode);
+        }
+        Some(entry)
+    }
+
+    fn hold_unacked(&mut self, entry: Entry, consumer: Option<ConsumerKey>, mode: DeliveryMode) {
+        let Entry { id, mut body, octets, deliveries, storage } = entry;
+        if storage == Storage::Durable {
+            self.delivered_upto = self.delivered_upto.max(id);
+        }
+        if storage != Storage::Memory && self.unacked_body_charge >= mode.unacked_octets {
+            body = None;
+        }
+        let unacked = Unacked { body, octets, deliveries: deliveries.saturating_add(1), storage, consumer };
+        self.unacked_body_charge += unacked.body_charge();
+        self.unacked.insert(id, unacked);
+    }
+
+    fn settle(&mut self, ids: &[u64], disposition: Disposition, effects: &mut Effects) {
+        for id in ids {
+            // An id that is not unacked: the queue was deleted, or the id was settled.
+            let Some(unacked) = self.unacked.remove(*id) else { continue };
+            self.unacked_body_charge -= unacked.body_charge();
+            unacked.consumer.into_iter().for_each(|consumer| effects.add_credit(consumer));
+            match disposition {
+                Disposition::Ack => effects.settled.add(*id, unacked.storage),
+                Disposition::Requeue => self.ready.put_back(unacked.into_entry(*id)),
+                Disposition::Reject => {
+                    effects.settled.add(*id, unacked.storage);
+                    effects.dead.push(Dead { entry: unacked.into_entry(*id), reason: DeadReason::Rejected });
+                }
+            }
+        }
+    }
+
+    /// Checks whether a consumer may be added.
+    ///
+    /// # Errors
+    /// The new consumer or an existing one is exclusive.
+    pub fn check_consume(&self, exclusive: bool) -> Result<(), ConsumeError> {
+        if self.exclusive.is_some() || exclusive && self.consumers > 0 {
+            return Err(ConsumeError::ExclusiveUse);
+        }
+        Ok(())
+    }
+
+    fn purge(&mut self, effects: &mut Effects) {
+        let below = self.uncommitted.front().copied().unwrap_or(self.next_id);
+        let first = self.ready.first_undelivered();
+        let mut purged = self.ready.purge(below);
+        if self.unacked.is_empty() {
+            effects.purged_below = Some(below);
+        } else {
+            purged.unsettled = std::mem::take(&mut purged.returned);
+            // No id from the first undelivered one on is unacked.
+            if let Some(first) = first.filter(|first| *first < below) {
+                effects.settled.durable.push(Run { first, last: below - 1 });
+            }
+        }
+        effects.purged = purged;
+    }
+
+    /// Restores bodies read from the journal, in ascending order of id; `None`: unreadable, the
+    /// message is dropped.
+    pub fn page_in(
+        &mut self,
+        bodies: impl IntoIterator<Item = (u64, Option<(Message, Storage)>)>,
+        effects: &mut Effects,
+    ) {
+        for (id, body) in bodies {
+            let is_lost = body.is_none();
+            let deliveries = u16::from(id <= self.delivered_upto);
+            if self.ready.page_in(id, body, deliveries) && is_lost {
+                effects.settled.add(id, Storage::Durable);
+            }
+        }
+    }
+
+    /// Drops messages of a wanted run that the journal does not have; returns their number.
+    pub fn drop_missing(&mut self, wanted: Run, effects: &mut Effects) -> usize {
+        let stored = self.ready.stored();
+        if stored.count > 0 && stored.first == wanted.first {
+            return self.ready.drop_missing(wanted.last);
+        }
+        self.page_in((wanted.first..=wanted.last).map(|id| (id, None)), effects);
+        usize::try_from(wanted.last - wanted.first + 1).unwrap_or(usize::MAX)
+    }
+
+    /// Drops bodies of durable ready messages from memory, beyond `keep` octets.
+    pub fn page_out(&mut self, keep: u64) {
+        self.ready.page_out(keep);
+    }
+
+    /// Returns the ids whose bodies are needed first, all of them committed.
+    pub fn wanted(&self) -> Option<Run> {
+        let run = self.ready.wanted()?;
+        let last = self.uncommitted.front().map_or(run.last, |first| run.last.min(first - 1));
+        (run.first <= last).then_some(Run { last, ..run })
+    }
+
+    /// Returns the options.
+    pub fn options(&self) -> &Arc<Options> {
+        &self.options
+    }
+
+    /// Returns the number of ready messages.
+    pub fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Returns the ready messages.
+    pub fn ready_messages(&self) -> &ReadyMessages {
+        &self.ready
+    }
+
+    /// Returns true if there are ready messages whose bodies are in the journal only.
+    pub fn has_backlog(&self) -> bool {
+        self.ready.stored().count > 0
+    }
+
+    /// Returns the number of unacked messages.
+    pub fn unacked(&self) -> usize {
+        self.unacked.len()
+    }
+
+    /// Returns the id of the next message.
+    pub fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    /// Returns the largest id of a durable message that was delivered.
+    pub fn delivered_upto(&self) -> u64 {
+        self.delivered_upto
+    }
+
+    /// Returns the number of consumers.
+    pub fn consumer_count(&self) -> usize {
+        self.consumers
+    }
+
+    /// Returns true if the queue had consumers and has none any more.
+    fn is_unused(&self) -> bool {
+        self.had_consumer && self.consumers == 0
+    }
+
+    /// Returns the number of messages that it knows one by one.
+    pub fn entries(&self) -> usize {
+        self.ready.entries() + self.unacked.len()
+    }
+
+    /// Returns the octets that its entries take. Their messages are charged once, whoever holds
+    /// them.
+    pub fn charge(&self) -> u64 {
+        self.entries() as u64 * ENTRY_OCTETS
+    }
+
+    /// Returns the octets charged for bodies of unacked messages in memory.
+    pub fn unacked_body_charge(&self) -> u64 {
+        self.unacked_body_charge
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,98 +1,68 @@
-//! One queue: its core under one lock, and the way from a decision of the core to the octets in a consumer's outbox.
+//! One queue: its state under one lock, and the way from a command to the octets in a consumer's
+//! outbox.
 //!
-//! Lock order: queue, then outbox. Work under one hold is bounded by [`limits::PUMP_RUN`]. It knows no exchange, no
-//! name but its own, no socket and no clock; what it cannot do itself (vanish, tell others) it returns.
+//! Lock order: queue, then outbox or the journal's appender; never two queues. Work under one hold
+//! is bounded by [`limits::DELIVERIES_PER_HOLD`] and [`limits::SETTLES_PER_HOLD`]. Knows no
+//! exchange, no name but its own, no socket and no clock; what it cannot do itself (be deleted,
+//! notify others) it returns.
 
+pub mod admission;
 pub mod arguments;
+pub mod atomic_publish;
+pub mod command;
 pub mod consumers;
+pub mod context;
 pub mod core;
-pub mod intake;
-pub mod lanes;
-pub mod leaving;
-pub mod pager;
-pub mod shared;
-pub mod together;
+pub mod declared;
+pub mod delivery;
+pub mod effects;
+pub mod journal_batch;
+pub mod options;
+pub mod page_in;
+pub mod paging;
+pub mod purge;
+pub mod ready;
+pub mod settled;
+mod state;
 
 use crate::limits;
-use crate::message::{Message, Publication};
-use crate::outbox::{Address, Inner, Outbox, Outcome, Touched};
-use crate::queue::arguments::QueueType;
-use crate::queue::consumers::{ConsumerKey, Terms};
-use crate::queue::core::Core;
-use crate::queue::intake::{Append, Intake, Plan};
-use crate::queue::lanes::{Deep, Entry};
-use crate::queue::leaving::{Kept, Leaving};
-use crate::queue::pager::Raise;
-use crate::queue::shared::Shared;
-use crate::store::journal::Haste;
-use crate::store::list::List;
-use crate::store::position::Position;
-use crate::store::record::{Operation, Publish};
-use crate::store::recovery::QueueState;
-use crate::wire::name::Name;
-use crate::wire::table::OwnedTable;
-use arrayvec::ArrayVec;
-use parking_lot::{Mutex, MutexGuard};
+use crate::memory::{Charge, Purpose};
+use crate::message::Message;
+use crate::metrics::MessageCounts;
+use crate::outbox::{DeliveryTarget, FlushSet, Outbox};
+use crate::queue::admission::Admission;
+use crate::queue::command::{Command, Disposition};
+use crate::queue::consumers::{ConsumeError, ConsumerFacts, ConsumerKey, ConsumerOptions};
+use crate::queue::context::QueueContext;
+use crate::queue::core::{Core, DeliveryMode};
+use crate::queue::declared::Declared;
+use crate::queue::delivery::ConsumerSink;
+use crate::queue::journal_batch::{Atomicity, JournalBatch};
+use crate::queue::options::Options;
+use crate::queue::page_in::PageIn;
+use crate::queue::ready::{Front, Purged};
+use crate::queue::state::{Hold, State};
+use leveret_journal::index::Index;
+use leveret_journal::journal::CommitMode;
+use leveret_journal::record::Operation;
+use leveret_journal::recovery::QueueState;
+use leveret_wire::name::Name;
+use parking_lot::Mutex;
 use std::sync::Arc;
 
-/// What a queue was declared as. It never changes.
-#[derive(Debug)]
-pub struct Declared {
-    /// Its name.
-    pub name: Name,
-    /// Survives a restart.
-    pub durable: bool,
-    /// The connection that owns it and that it dies with.
-    pub owner: Option<u64>,
-    /// Vanishes with its last consumer.
-    pub auto_delete: bool,
-    /// The resolved `x-queue-type`.
-    pub kind: QueueType,
-    /// All arguments, octet for octet.
-    pub arguments: OwnedTable,
-}
-
-/// A queue.
+/// A queue of any kind: who routes, publishes, consumes or settles does not ask which. All kinds
+/// have the rules of a classic queue so far.
 #[derive(Debug)]
 pub struct Queue {
     declared: Declared,
     number: u64,
-    shared: Arc<Shared>,
+    context: Arc<QueueContext>,
+    /// For the definition.
+    _charge: Charge,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    core: Core,
-    ports: Vec<Option<Port>>,
-    deleted: bool,
-    /// What the journal does not know yet to be gone.
-    leaving: Leaving,
-    /// Up to where the journal knows that messages were handed out.
-    told_handed_out: u64,
-    /// Messages were asked back.
-    asked: bool,
-    /// Messages have gone to the journal only.
-    paged: bool,
-}
-
-/// Where a consumer of the core gets its octets.
-#[derive(Debug)]
-struct Port {
-    outbox: Arc<Outbox>,
-    address: Address,
-}
-
-/// Why a consumer was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// It or another consumer is exclusive.
-    ExclusiveUse,
-    /// The queue was deleted in the meantime.
-    Deleted,
-}
-
-/// Messages ready, and consumers.
+/// Numbers of ready messages and of consumers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Ready messages.
@@ -101,370 +71,516 @@ pub struct Counts {
     pub consumers: usize,
 }
 
+impl Counts {
+    fn of(core: &Core) -> Self {
+        Self { messages: core.ready(), consumers: core.consumer_count() }
+    }
+}
+
+/// The numbers of one queue at one time.
+#[derive(Clone, Debug)]
+pub struct QueueStats {
+    /// Ready messages.
+    pub ready: usize,
+    /// Messages delivered and not settled.
+    pub unacked: usize,
+    /// Consumers.
+    pub consumers: usize,
+    /// Ready messages whose bodies are in the journal only.
+    pub stored: usize,
+    /// Octets charged for messages in memory; those that came back are not counted.
+    pub resident_octets: u64,
+    /// Messages that went through the queue since the start.
+    pub counts: MessageCounts,
+    /// The wall time of the last command, in ms since 1970.
+    pub last_used_ms: u64,
+}
+
+/// Most consumers returned by one call.
+pub const CONSUMERS_PAGE: usize = 256;
+
+/// A consumer of a queue.
+#[derive(Clone, Debug)]
+pub struct ConsumerStats {
+    /// The number of its connection.
+    pub connection: u64,
+    /// Its channel.
+    pub channel: u16,
+    /// Its tag.
+    pub tag: Name,
+    /// Options, unacked deliveries, and whether it may get more.
+    pub facts: ConsumerFacts,
+}
+
+/// The outcome of messages that were published into a queue. Those that were not rejected are
+/// accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PublishOutcome {
+    /// The journal's index that has to be durable before the publisher is told, if there is one.
+    pub index: Option<Index>,
+    /// Indexes in the run of the messages that the queue has not taken, rising: it is full.
+    pub rejected: Vec<usize>,
+}
+
+/// A message fetched by basic.get.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// Its id in the queue.
+    pub id: u64,
+    /// The message.
+    pub message: Message,
+    /// The message was delivered before.
+    pub redelivered: bool,
+    /// Number of messages that are ready still.
+    pub remaining: usize,
+}
+
 impl Queue {
-    /// A new, empty queue.
-    pub fn new(declared: Declared, shared: Arc<Shared>) -> Self {
-        Self { declared, number: shared.next_number(), shared, state: Mutex::default() }
+    /// Returns a new, empty queue.
+    pub fn new(declared: Declared, context: Arc<QueueContext>) -> Self {
+        let state = State::new(Core::new(Options::derive(&declared)), &context);
+        Self::with_state(declared, context.next_number(), context, state)
     }
 
-    /// A durable queue as the journal has kept it.
-    pub fn recovered(declared: Declared, state: &QueueState, shared: Arc<Shared>) -> Self {
-        let from = state.runs.first().map_or(state.next_seq, |run| run.first);
+    /// Returns a durable queue as the journal has kept it.
+    pub fn recovered(declared: Declared, state: &QueueState, context: Arc<QueueContext>) -> Self {
+        let first = state.runs.first().map_or(state.next_seq, |run| run.first);
         let count = usize::try_from(state.messages).unwrap_or(usize::MAX);
-        let core = Core::recovered(from, count, state.next_seq, state.handed_out);
-        let state_then = State { core, told_handed_out: state.handed_out, ..State::default() };
-        Self { declared, number: state.queue, shared, state: Mutex::new(state_then) }
+        let core = Core::recovered(Options::derive(&declared), first, count, state.next_seq, state.handed_out);
+        let recovered = State::recovered(core, &context);
+        context.count_backlog(false, count > 0);
+        Self::with_state(declared, state.queue, context, recovered)
     }
 
-    /// The number by which the journal knows it.
+    fn with_state(declared: Declared, number: u64, context: Arc<QueueContext>, state: State) -> Self {
+        let mut charge = Charge::new(context.memory(), Purpose::Definitions);
+        charge.set(declared.octets());
+        Self { declared, number, context, _charge: charge, state: Mutex::new(state) }
+    }
+
+    /// Returns the number by which the journal knows it.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// What it was declared as.
+    /// Returns what it was declared as.
     pub fn declared(&self) -> &Declared {
         &self.declared
     }
 
-    /// Its name.
+    /// Returns its name.
     pub fn name(&self) -> &Name {
         &self.declared.name
     }
 
-    /// Whether the journal keeps persistent messages of it for good.
-    pub fn keeps(&self) -> bool {
-        self.declared.durable && self.shared.journal().is_some()
+    /// Returns the surroundings of all queues.
+    pub fn context(&self) -> &Arc<QueueContext> {
+        &self.context
     }
 
-    /// Takes a run of messages in, in order, and hands out what can be handed out. `run` is empty afterwards. Returns the position
-    /// that has to be durable before anybody is told, if there is one; `haste` is for that.
-    pub fn publish(self: &Arc<Self>, run: &mut Vec<Message>, haste: Haste, touched: &mut Touched) -> Option<Position> {
-        let mut hold = self.hold();
-        if hold.state.deleted {
-            run.clear();
+    /// Returns whether the journal keeps persistent messages of it for good.
+    pub fn is_journaled(&self) -> bool {
+        self.declared.durable && self.context.journal().is_some()
+    }
+
+    /// Adds messages in order, and delivers what can be delivered. `run` is empty afterwards.
+    /// `mode` is for the index in the outcome.
+    pub fn publish(self: &Arc<Self>, run: &mut Vec<Message>, mode: CommitMode, flush: &mut FlushSet) -> PublishOutcome {
+        let (count, mut outcome) = (run.len(), PublishOutcome::default());
+        loop {
+            let mut hold = self.hold();
+            if hold.state.deleted {
+                run.clear();
+                return outcome;
+            }
+            let admission = self.admit(&mut hold.state.core, run, false);
+            if admission.taken == 0 {
+                // Nobody takes what would make room.
+                outcome.rejected.extend(count - run.len()..count);
+                run.clear();
+                return outcome;
+            }
+            if let Some(journal) = self.context.journal()
+                && admission.concerns_journal(run)
+            {
+                let mut batch = JournalBatch::default();
+                hold.state.in_journal |= batch.add(self.number, &admission, run);
+                let index = batch.append(journal, self.context.wall_ms(), &[], Atomicity::Each(mode));
+                outcome.index = outcome.index.max(index);
+            }
+            hold.state.counts.published += admission.taken as u64;
+            hold.state.apply(Command::Enqueue { messages: run, admission });
+            self.dispatch(hold, flush);
+            if run.is_empty() {
+                return outcome;
+            }
+        }
+    }
+
+    /// Decides where messages are kept; `is_written_once`: one record has each of them for all of
+    /// its queues.
+    fn admit(&self, core: &mut Core, run: &[Message], is_written_once: bool) -> Admission {
+        paging::admit(&self.context, core, run, is_written_once)
+    }
+
+    /// Adds messages that nobody gets before [`Queue::commit`], and what the journal takes of them
+    /// to `batch`.
+    fn enqueue_uncommitted(
+        &self,
+        hold: &mut Hold<'_>,
+        messages: &mut Vec<Message>,
+        batch: &mut JournalBatch,
+    ) -> Option<Admission> {
+        if hold.state.deleted || messages.is_empty() {
+            messages.clear();
             return None;
         }
-        let plan = Plan::new(self.number, self.declared.durable, &hold.state.core, run, &self.shared);
-        let mut position = None;
-        hold.state.paged |= plan.stay < run.len();
-        if let Some(journal) = self.shared.journal()
-            && plan.concerns_journal(run)
-        {
-            let mut intake = Intake::default();
-            intake.add(&plan, run);
-            position = intake.append(journal, self.shared.wall_ms(), &[], Append::Each(haste));
+        let admission = Admission { commits_later: true, ..self.admit(&mut hold.state.core, messages, true) };
+        if admission.taken == 0 {
+            return None;
         }
-        plan.enter(&mut hold.state.core, run);
-        self.pump(hold, touched);
-        position
+        hold.state.in_journal |= batch.add(self.number, &admission, messages);
+        hold.state.counts.published += admission.taken as u64;
+        hold.state.apply(Command::Enqueue { messages, admission });
+        Some(admission)
     }
 
-    /// Adds a consumer. The client's consume-ok must already be in the outbox: deliveries may follow at once.
-    ///
-    /// # Errors
-    /// See [`Refused`]; nothing has changed then.
-    pub fn consume(&self, terms: Terms, outbox: &Arc<Outbox>, address: Address) -> Result<ConsumerKey, Refused> {
+    /// Makes the messages of an admission deliverable, which the journal has taken now; delivers
+    /// what can be delivered.
+    fn commit(self: &Arc<Self>, admission: Option<Admission>, flush: &mut FlushSet) {
         let mut hold = self.hold();
         if hold.state.deleted {
-            return Err(Refused::Deleted);
+            // The journal has heard of its end before it took these.
+            if admission.is_some() && hold.state.in_journal {
+                self.journal_deletion();
+            }
+            return;
         }
-        let key = hold.state.core.consume(terms).ok_or(Refused::ExclusiveUse)?;
-        hold.state.core.stall(key);
-        let port = Port { outbox: Arc::clone(outbox), address };
-        if hold.state.ports.len() <= key.index() {
-            hold.state.ports.resize_with(key.index() + 1, || None);
+        if let Some(admission) = admission {
+            hold.state.apply(Command::Commit(admission));
         }
-        if let Some(slot) = hold.state.ports.get_mut(key.index()) {
-            *slot = Some(port);
+        self.dispatch(hold, flush);
+    }
+
+    /// Adds a consumer, which gets nothing before [`Queue::resume`].
+    ///
+    /// # Errors
+    /// See [`ConsumeError`]; nothing has changed then.
+    pub fn consume(
+        &self,
+        options: ConsumerOptions,
+        outbox: &Arc<Outbox>,
+        target: DeliveryTarget,
+    ) -> Result<ConsumerKey, ConsumeError> {
+        let mut hold = self.hold();
+        if hold.state.deleted {
+            return Err(ConsumeError::Deleted);
         }
+        hold.state.core.check_consume(options.exclusive)?;
+        let key = hold.state.delivery.add(options, ConsumerSink { outbox: Arc::clone(outbox), target });
+        hold.state.apply(Command::Consume { key, exclusive: options.exclusive });
         Ok(key)
     }
 
-    /// Takes a consumer away. What it has not settled stays handed out. True: an auto-delete queue is now deserted.
+    /// Removes a consumer. What it has not settled stays delivered. Returns whether the queue is to
+    /// be deleted with it.
     pub fn cancel(&self, key: ConsumerKey) -> bool {
         let mut hold = self.hold();
-        if hold.state.core.cancel(key)
-            && let Some(port) = hold.state.ports.get_mut(key.index())
-        {
-            *port = None;
+        hold.state.last_used_ms = self.context.wall_ms();
+        if hold.state.delivery.remove(key) {
+            hold.state.apply(Command::Cancel(key));
         }
-        self.declared.auto_delete && hold.state.core.is_deserted()
+        std::mem::take(&mut hold.state.effects.unused)
     }
 
-    /// The consumer's connection takes deliveries (again).
-    pub fn resume(self: &Arc<Self>, key: ConsumerKey, touched: &mut Touched) {
+    /// Delivers to a consumer (again): its connection takes deliveries.
+    pub fn resume(self: &Arc<Self>, key: ConsumerKey, flush: &mut FlushSet) {
         let mut hold = self.hold();
-        hold.state.core.resume(key);
-        self.pump(hold, touched);
+        hold.state.delivery.resume(key);
+        self.dispatch(hold, flush);
     }
 
-    /// Messages at these positions are done with.
-    pub fn settle(self: &Arc<Self>, seqs: &[u64], touched: &mut Touched) {
-        let mut hold = self.hold();
-        hold.state.settle(seqs);
-        self.pump(hold, touched);
+    /// Stops deliveries until [`Queue::end_suspension`]: messages are put back in several steps,
+    /// and nobody gets a later one before all are back.
+    pub fn suspend(&self) {
+        self.hold().state.delivery.suspended += 1;
     }
 
-    /// Messages at these positions come back to their old places.
-    pub fn requeue(self: &Arc<Self>, seqs: &[u64], touched: &mut Touched) {
+    /// Ends what [`Queue::suspend`] has begun, and delivers what can be delivered.
+    pub fn end_suspension(self: &Arc<Self>, flush: &mut FlushSet) {
         let mut hold = self.hold();
-        for seq in seqs {
-            hold.state.core.requeue(*seq);
+        hold.state.delivery.suspended = hold.state.delivery.suspended.saturating_sub(1);
+        self.dispatch(hold, flush);
+    }
+
+    /// Settles delivered messages; those that go back go to their old places, and nobody gets one
+    /// before all are back.
+    pub fn settle(self: &Arc<Self>, ids: &[u64], disposition: Disposition, flush: &mut FlushSet) {
+        let mut chunks = ids.chunks(limits::SETTLES_PER_HOLD).peekable();
+        let mut is_first = true;
+        while let Some(ids) = chunks.next() {
+            let mut hold = self.hold();
+            let is_last = chunks.peek().is_none();
+            // It counts as long as more is to come.
+            match (is_first, is_last) {
+                (true, false) => hold.state.delivery.suspended += 1,
+                (false, true) => hold.state.delivery.suspended = hold.state.delivery.suspended.saturating_sub(1),
+                _ => {}
+            }
+            is_first = false;
+            hold.state.settle(ids, disposition);
+            // No dead-letter exchange is known yet: a message that is refused for good is dropped.
+            let dead = std::mem::take(&mut hold.state.effects.dead);
+            if is_last {
+                self.dispatch(hold, flush);
+            } else {
+                hold.state.journal_effects(&self.context, self.number);
+                drop(hold);
+            }
+            drop(dead);
         }
-        self.pump(hold, touched);
     }
 
-    /// Takes the next message for basic.get, and says how many are left. It may have to be read back from the disk.
-    pub fn get(self: &Arc<Self>, no_ack: bool) -> Option<(Entry, usize)> {
+    /// Takes the next message for basic.get. Its body may have to be read from the disk, which
+    /// takes its time.
+    pub fn get(self: &Arc<Self>, no_ack: bool) -> Option<Fetched> {
         loop {
             let mut hold = self.hold();
-            let State { core, leaving, .. } = &mut *hold.state;
-            if let Some(entry) = core.get(no_ack, leaving) {
-                let ready = core.ready();
-                self.tell_journal(&mut hold.state);
-                self.ask_for_deep(&mut hold.state);
-                return Some((entry, ready));
-            }
-            if core.deep().count == 0 {
-                return None;
+            let unacked_octets = self.context.unacked_octets();
+            hold.state.last_used_ms = self.context.wall_ms();
+            let State { core, effects, .. } = &mut *hold.state;
+            match core.front() {
+                Front::Empty => return None,
+                Front::Resident(_) => {
+                    let entry = core.get(DeliveryMode { no_ack, unacked_octets }, effects)?;
+                    let (id, redelivered, remaining) = (entry.id, entry.is_redelivered(), core.ready());
+                    hold.state.count_fetched(no_ack, redelivered);
+                    hold.state.journal_effects(&self.context, self.number);
+                    self.request_page_in(&mut hold.state);
+                    return entry.body.map(|message| Fetched { id, message, redelivered, remaining });
+                }
+                Front::Stored => {}
             }
             drop(hold);
-            if !self.read_deep(&mut Touched::default()) {
-                return None;
-            }
+            // Messages that cannot be read are dropped, so the front comes closer each time.
+            self.context.offload().run(|| self.page_in_next(&mut FlushSet::default()));
         }
     }
 
-    /// Drops what is ready; says how many that were.
-    pub fn purge(&self) -> usize {
+    /// Drops the ready messages. Returns how many there were, and the index that has to be durable
+    /// before the client is told, if there is one.
+    pub fn purge(&self) -> (usize, Option<Index>) {
         let mut hold = self.hold();
-        let State { core, leaving, .. } = &mut *hold.state;
-        let count = core.purge(leaving);
-        self.tell_journal(&mut hold.state);
-        count
+        hold.state.last_used_ms = self.context.wall_ms();
+        hold.state.apply(Command::Purge);
+        let purged = std::mem::take(&mut hold.state.effects.purged);
+        let mut index = hold.state.journal_effects(&self.context, self.number);
+        let journal = self.context.journal().filter(|_| hold.state.in_journal && !hold.state.deleted);
+        drop(hold);
+        if let Some(journal) = journal {
+            index = purge::settle(journal, self.number, &purged.unsettled).or(index);
+            if index.is_some() {
+                journal.write_deferred();
+            }
+        }
+        let Purged { count, .. } = purged;
+        purge::free(&self.context, purged.entries(), purged);
+        (count, index)
     }
 
-    /// Ready messages and consumers.
-    pub fn counts(&self) -> Counts {
+    /// Returns consumers from an index on, and the index of the next ones; `None`: these are the
+    /// last. At most `most` and at most [`CONSUMERS_PAGE`] indexes are looked at, of which some may
+    /// have no consumer.
+    pub fn consumers_from(&self, at: usize, most: usize) -> (Vec<ConsumerStats>, Option<usize>) {
+        let most = most.min(CONSUMERS_PAGE);
         let hold = self.hold();
-        Counts { messages: hold.state.core.ready(), consumers: hold.state.core.consumer_count() }
+        let consumer = |(facts, sink): (ConsumerFacts, &ConsumerSink)| ConsumerStats {
+            connection: sink.outbox.connection(),
+            channel: sink.target.channel,
+            tag: sink.target.tag.clone(),
+            facts,
+        };
+        let page = hold.state.delivery.consumers(at, most).map(consumer).collect();
+        (page, (at + most < hold.state.delivery.places()).then_some(at + most))
     }
 
-    /// Whether it was ended.
-    pub fn is_ended(&self) -> bool {
+    /// Returns the queue's numbers.
+    pub fn stats(&self) -> QueueStats {
+        let hold = self.hold();
+        let State { core, delivery, counts, last_used_ms, .. } = &*hold.state;
+        let mut counts = *counts;
+        delivery.add_counts(&mut counts);
+        QueueStats {
+            ready: core.ready(),
+            unacked: core.unacked(),
+            consumers: core.consumer_count(),
+            stored: core.ready_messages().stored().count,
+            resident_octets: core.ready_messages().resident_charge() + core.unacked_body_charge(),
+            counts,
+            last_used_ms: *last_used_ms,
+        }
+    }
+
+    /// Sets the most ready messages that the queue takes.
+    #[cfg(test)]
+    pub fn limit_length(&self, max: usize) {
+        let mut hold = self.hold();
+        let options = Options { max_length: Some(max), ..Options::clone(hold.state.core.options()) };
+        hold.state.apply(Command::Configure(Arc::new(options)));
+    }
+
+    /// Returns the numbers of ready messages and consumers.
+    pub fn counts(&self) -> Counts {
+        Counts::of(&self.hold().state.core)
+    }
+
+    /// Returns whether it was deleted.
+    pub fn is_deleted(&self) -> bool {
         self.hold().state.deleted
     }
 
-    /// Ends the queue: nothing comes in any more. What remains is to be buried by the caller, who has taken the queue out of
-    /// the topology, without that lock: there may be many messages to drop.
-    pub fn end(&self) -> Remains {
-        self.end_held(&mut self.hold())
+    /// Deletes the queue: nothing comes in any more. The caller has taken it out of the topology
+    /// and finishes the deletion without that lock: there may be many messages to drop.
+    pub fn delete(&self) -> DeletedQueue {
+        self.delete_held(&mut self.hold())
     }
 
-    /// Ends the queue unless `objection` has something against it, in one look: nothing changes between look and end.
+    /// Deletes the queue unless it does not meet a precondition; nothing changes between the check
+    /// and the deletion.
     ///
     /// # Errors
-    /// The objection.
-    pub fn end_unless<T>(&self, objection: impl FnOnce(&Core) -> Option<T>) -> Result<Remains, T> {
+    /// What `precondition` has found.
+    pub fn delete_unless<T>(&self, precondition: impl FnOnce(Counts) -> Option<T>) -> Result<DeletedQueue, T> {
         let mut hold = self.hold();
-        match objection(&hold.state.core) {
-            Some(objection) => Err(objection),
-            None => Ok(self.end_held(&mut hold)),
+        match precondition(Counts::of(&hold.state.core)) {
+            Some(failed) => Err(failed),
+            None => Ok(self.delete_held(&mut hold)),
         }
     }
 
-    /// What the journal has of a queue that is not durable goes here; of a durable one, with its definition.
-    fn end_held(&self, hold: &mut Hold<'_>) -> Remains {
-        if hold.state.paged
-            && !self.declared.durable
-            && let Some(journal) = self.shared.journal()
+    /// The record of a durable queue's deletion is its definition's.
+    fn delete_held(&self, hold: &mut Hold<'_>) -> DeletedQueue {
+        if hold.state.in_journal && !self.declared.durable {
+            self.journal_deletion();
+        }
+        let state = &mut *hold.state;
+        state.deleted = true;
+        let sinks = state.delivery.take_sinks();
+        DeletedQueue { core: std::mem::take(&mut state.core), sinks, context: Arc::clone(&self.context) }
+    }
+
+    fn journal_deletion(&self) {
+        if let Some(journal) = self.context.journal()
             && let Err(refused) = journal.append(&Operation::QueueGone { queue: self.number })
         {
-            intake::refuse(journal, &refused);
+            journal_batch::refuse(journal, &refused);
         }
-        hold.state.end()
     }
 
     fn hold(&self) -> Hold<'_> {
-        let state = self.state.lock();
-        Hold { charged: state.core.charge(), shared: &self.shared, state }
+        Hold::new(&self.state, &self.context)
     }
 
-    /// Hands out what can be handed out, with the lock let go between runs so that others get their turn.
-    fn pump<'a>(self: &'a Arc<Self>, mut hold: Hold<'a>, touched: &mut Touched) {
+    /// Delivers what can be delivered, with the lock let go between runs so that others can take
+    /// it.
+    fn dispatch<'a>(self: &'a Arc<Self>, mut hold: Hold<'a>, flush: &mut FlushSet) {
+        let unacked_octets = self.context.unacked_octets();
+        hold.state.last_used_ms = self.context.wall_ms();
         loop {
-            let more = hold.state.deliver_run(touched);
-            self.tell_journal(&mut hold.state);
+            let State { core, delivery, effects, .. } = &mut *hold.state;
+            let more = delivery.run(core, unacked_octets, effects, flush);
+            hold.state.journal_effects(&self.context, self.number);
             if !more {
                 break;
             }
             drop(hold);
             hold = self.hold();
         }
-        self.ask_for_deep(&mut hold.state);
+        self.request_page_in(&mut hold.state);
     }
 
-    /// Has the journal take what has left the queue, and how far messages were handed out. Nobody waits for that.
-    fn tell_journal(&self, state: &mut State) {
-        let State { core, leaving, told_handed_out, .. } = state;
-        let handed_out = core.handed_out();
-        if leaving.is_empty() && handed_out == *told_handed_out {
-            return;
-        }
-        let Some(journal) = self.shared.journal() else { return leaving.clear() };
-        let queue = self.number;
-        let mut operations = ArrayVec::<Operation<'_>, 2>::new();
-        if handed_out != *told_handed_out {
-            operations.push(Operation::HandedOut { queue, upto: handed_out });
-            *told_handed_out = handed_out;
-        }
-        if !leaving.for_good.is_empty() {
-            operations.push(Operation::Settle { queue, runs: List::Given(&leaving.for_good) });
-        }
-        if !operations.is_empty()
-            && let Err(refused) = journal.append_all(&operations, Haste::Leisure)
-        {
-            intake::refuse(journal, &refused);
-        }
-        drop(operations);
-        for run in &leaving.for_now {
-            journal.forget(queue, *run);
-        }
-        leaving.clear();
-    }
-
-    /// Asks for messages to be read back, if consumers may soon want more than is here.
-    fn ask_for_deep(self: &Arc<Self>, state: &mut State) {
-        let core = &state.core;
-        if core.deep().count > 0
-            && !state.asked
+    /// Asks for bodies if consumers may soon want more than are in memory.
+    fn request_page_in(self: &Arc<Self>, state: &mut State) {
+        let State { core, delivery, deleted, .. } = state;
+        if !delivery.page_in_requested
             && core.consumer_count() > 0
-            && core.fresh_charge() < 2 * self.raise_octets()
+            && !*deleted
+            && paging::is_short(&self.context, core)
         {
-            state.asked = true;
-            self.shared.pager().ask(Arc::<Self>::clone(self));
+            delivery.page_in_requested = true;
+            self.context.page_ins().request(Arc::<Self>::clone(self));
         }
     }
 
-    /// How much to read back at a time.
-    fn raise_octets(&self) -> u64 {
-        let is_short = self.shared.counters().memory() > limits::RESIDENT_ALL;
-        if is_short { limits::RESIDENT_MIN } else { limits::RAISE_OCTETS }
-    }
-
-    /// Reads the first of what is in the journal only. False: it cannot be read.
-    fn read_deep(self: &Arc<Self>, touched: &mut Touched) -> bool {
-        let Some(journal) = self.shared.journal() else { return false };
-        let Deep { from, count } = self.hold().state.core.deep();
-        let mut messages = Vec::new();
-        let read = journal.visit_run(
-            self.number,
-            from,
-            limits::RAISE_MESSAGES.min(count),
-            self.raise_octets(),
-            &mut |seq, publish| {
-                let Publish { route, properties, body, flags, .. } = publish;
-                let persistent = flags & intake::PERSISTENT != 0;
-                let message = Publication { route, properties, body, persistent }.keep(1);
-                let kept = if persistent && self.declared.durable { Kept::ForGood } else { Kept::ForNow };
-                messages.push((seq, message, kept));
-            },
-        );
-        let mut hold = self.hold();
-        hold.state.asked = false;
-        let failure = match read {
-            Err(error) => Some(error.to_string()),
-            // Somebody else may have read it, or purged it.
-            Ok(()) if !messages.is_empty() || hold.state.core.deep() != (Deep { from, count }) || count == 0 => None,
-            Ok(()) => Some("messages are missing".to_owned()),
+    /// Reads the bodies that are wanted first, and delivers what can be delivered. Messages that
+    /// cannot be read are dropped.
+    fn page_in_next(self: &Arc<Self>, flush: &mut FlushSet) {
+        let mut request = OpenRequest { queue: self, is_open: true };
+        let (wanted, is_durable) = {
+            let hold = self.hold();
+            (hold.state.core.wanted(), hold.state.core.options().durable)
         };
-        if let Some(why) = failure {
-            journal.fail(&format!("cannot read messages of queue '{}' back: {why}", self.name()));
-            return false;
-        }
-        hold.state.core.raise(from, messages);
-        self.pump(hold, touched);
-        true
+        let (Some(wanted), Some(journal)) = (wanted, self.context.journal()) else { return };
+        let (bodies, unreadable) = paging::read_bodies(&self.context, self.number, wanted, is_durable);
+        let mut hold = self.hold();
+        request.is_open = false;
+        let State { core, effects, delivery, .. } = &mut *hold.state;
+        delivery.page_in_requested = false;
+        // Others may have read or purged them meanwhile.
+        let missing =
+            if bodies.is_empty() && core.wanted() == Some(wanted) { core.drop_missing(wanted, effects) } else { 0 };
+        core.page_in(bodies, effects);
+        self.dispatch(hold, flush);
+        paging::report_lost(self.name(), journal, &unreadable, missing);
     }
 }
 
-impl Raise for Queue {
-    fn raise(self: Arc<Self>) {
-        let mut touched = Touched::default();
-        self.read_deep(&mut touched);
-        touched.wake();
+impl PageIn for Queue {
+    fn page_in(self: Arc<Self>) {
+        let mut flush = FlushSet::default();
+        self.page_in_next(&mut flush);
+        flush.flush();
     }
 }
 
-/// The queue's lock; when it is let go, memory in use is booked.
-struct Hold<'a> {
-    charged: u64,
-    shared: &'a Shared,
-    state: MutexGuard<'a, State>,
+/// Lets bodies be asked for again if reading them panics.
+struct OpenRequest<'a> {
+    queue: &'a Queue,
+    is_open: bool,
 }
 
-impl Drop for Hold<'_> {
+impl Drop for OpenRequest<'_> {
     fn drop(&mut self) {
-        self.shared.counters().book_memory(self.charged, self.state.core.charge());
+        if self.is_open {
+            self.queue.hold().state.delivery.page_in_requested = false;
+        }
     }
 }
 
-/// What is left of a queue that was ended.
+/// A deleted queue's messages and consumers.
 #[derive(Debug)]
 #[must_use]
-pub struct Remains {
+pub struct DeletedQueue {
     core: Core,
-    ports: Vec<Option<Port>>,
+    sinks: Vec<ConsumerSink>,
+    context: Arc<QueueContext>,
 }
 
-impl Remains {
-    /// Drops the messages and tells the consumers' connections; how many messages were ready.
-    pub fn bury(self) -> usize {
-        for port in self.ports.into_iter().flatten() {
-            port.outbox.lost(port.address.channel, port.address.slot);
+impl DeletedQueue {
+    /// Requests that the consumers' connections cancel them, and has the messages freed later;
+    /// returns how many messages were ready.
+    pub fn finish(self) -> usize {
+        let Self { core, context, sinks } = self;
+        let cancel =
+            || sinks.iter().for_each(|sink| sink.outbox.cancel_consumer(sink.target.channel, sink.target.slot));
+        if sinks.len() > limits::CONSUMERS_PER_STEP {
+            context.offload().run(cancel);
+        } else {
+            cancel();
         }
-        self.core.ready()
-    }
-}
-
-impl State {
-    fn settle(&mut self, seqs: &[u64]) {
-        let Self { core, leaving, .. } = self;
-        for seq in seqs {
-            core.settle(*seq, leaving);
-        }
-    }
-
-    fn end(&mut self) -> Remains {
-        self.deleted = true;
-        Remains { core: std::mem::take(&mut self.core), ports: std::mem::take(&mut self.ports) }
-    }
-
-    /// Makes at most [`limits::PUMP_RUN`] deliveries. True: there may be more to make.
-    fn deliver_run(&mut self, touched: &mut Touched) -> bool {
-        let Self { core, ports, leaving, .. } = self;
-        let mut open: Option<(&Arc<Outbox>, MutexGuard<'_, Inner>)> = None;
-        for _ in 0..limits::PUMP_RUN {
-            let Some((key, entry)) = core.next_delivery() else { return false };
-            let Some(Some(port)) = ports.get(key.index()) else {
-                core.stall(key);
-                continue;
-            };
-            if !open.as_ref().is_some_and(|(outbox, _)| Arc::ptr_eq(outbox, &port.outbox)) {
-                // One outbox at a time: the lock is a leaf.
-                drop(open.take());
-                open = Some((&port.outbox, port.outbox.lock()));
-            }
-            let Some((outbox, inner)) = open.as_mut() else { return false };
-            match inner.deliver(&port.address, entry.seq, entry.redelivered, &entry.message) {
-                Outcome::Delivered => {
-                    touched.add(outbox, inner);
-                    core.delivered(key, leaving);
-                }
-                Outcome::Stalled => core.stall(key),
-            }
-        }
-        true
+        let ready = core.ready();
+        purge::free(&context, core.entries(), core);
+        ready
     }
 }
 

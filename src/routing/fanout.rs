@@ -1,27 +1,32 @@
-//! Fanout routing: every binding matches. Knows no keys and no headers.
+//! Fanout routing: every binding matches.
 
-use crate::routing::bag::Bag;
+use crate::routing::multiset::Multiset;
+use std::hash::Hash;
 
-/// Bindings of a fanout exchange.
+/// The bindings of a fanout exchange.
 #[derive(Clone, Debug)]
 pub struct Fanout<T> {
-    targets: Bag<T>,
+    targets: Multiset<T>,
+    len: usize,
 }
 
-impl<T: PartialEq> Fanout<T> {
-    /// No bindings yet.
+impl<T: Eq + Hash> Fanout<T> {
+    /// Creates a set without bindings.
     pub fn new() -> Self {
-        Fanout { targets: Bag::default() }
+        Fanout { targets: Multiset::default(), len: 0 }
     }
 
-    /// Adds one binding.
+    /// Adds a binding.
     pub fn bind(&mut self, target: T) {
         self.targets.add(target);
+        self.len += 1;
     }
 
-    /// Takes back one binding, if there is one.
-    pub fn unbind(&mut self, target: &T) {
-        self.targets.remove(target);
+    /// Removes a binding, if it exists.
+    pub fn unbind(&mut self, target: T) {
+        if self.targets.remove(target) {
+            self.len -= 1;
+        }
     }
 
     /// Calls `each` for each target.
@@ -29,18 +34,18 @@ impl<T: PartialEq> Fanout<T> {
         self.targets.each(each);
     }
 
-    /// How many bindings there are.
+    /// Returns the number of bindings.
     pub fn len(&self) -> usize {
-        self.targets.len()
+        self.len
     }
 
-    /// Whether there are no bindings.
+    /// Returns true if there are no bindings.
     pub fn is_empty(&self) -> bool {
-        self.targets.is_empty()
+        self.len == 0
     }
 }
 
-impl<T: PartialEq> Default for Fanout<T> {
+impl<T: Eq + Hash> Default for Fanout<T> {
     fn default() -> Self {
         Fanout::new()
     }

@@ -1,13 +1,19 @@
-//! Headers routing: a binding's arguments against a message's headers. Knows no table's octets: it asks a view for one header.
+//! Headers routing: a binding's arguments against a message's headers, which are looked up through
+//! a trait.
 //!
-//! What is compared follows RabbitMQ 4.x, which compares decoded values and forgets their AMQP types:
-//! a short 1 equals a long 1, a long string equals a byte array of the same octets, but an integer never equals a float.
-//! A void argument asks only that the header be there. A message's timestamp counts in milliseconds, an argument's in seconds.
+//! Values are compared as in RabbitMQ 4.x, which compares decoded values without their AMQP types:
+//! a short 1 equals a long 1, a long string equals a byte array of the same octets, but an integer
+//! never equals a float. A void argument asks only that the header exist. A message's timestamp
+//! counts in milliseconds, an argument's in seconds.
 
-use crate::routing::bag;
+use crate::routing::multiset::{self, Multiset};
+use foldhash::fast::RandomState;
+use indexmap::IndexMap;
 use std::fmt::{self, Display, Write};
+use std::hash::Hash;
 
-/// One value of a field table, borrowed (AMQP 0-9-1, 4.2.5, with the type letters that RabbitMQ uses).
+/// One value of a field table, borrowed (AMQP 0-9-1, 4.2.5, with the type letters that RabbitMQ
+/// uses).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum HeaderValue<'a> {
     /// A long string, `S`.
@@ -16,16 +22,16 @@ pub enum HeaderValue<'a> {
     Binary(&'a [u8]),
     /// An integer of any width: `b`, `B`, `s`, `u`, `I`, `i`, `l`, `L`.
     Integer {
-        /// The number; an `L` too is read as signed.
+        /// The number; an `L` is read as signed, too.
         value: i64,
-        /// Its type letter: never compared, only named in errors.
+        /// The type letter: not compared, only named in errors.
         letter: u8,
     },
     /// A `f` or `d`.
     Float {
         /// The number, a `f` widened.
         value: f64,
-        /// Its type letter: never compared, only named in errors.
+        /// The type letter: not compared, only named in errors.
         letter: u8,
     },
     /// A boolean, `t`.
@@ -42,13 +48,13 @@ pub enum HeaderValue<'a> {
     Table(&'a [u8]),
 }
 
-/// A message's headers.
+/// The headers of a message.
 pub trait Headers {
-    /// The header of this name; where the name occurs several times, the *last* one.
+    /// Returns the header `name`; of several with that name, the *last* one.
     fn get(&self, name: &[u8]) -> Option<HeaderValue<'_>>;
 }
 
-/// A message without headers.
+/// The headers of a message that has none.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoHeaders;
 
@@ -58,29 +64,30 @@ impl Headers for NoHeaders {
     }
 }
 
-/// What `x-match` asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The value of `x-match`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Match {
     #[default]
     All,
     Any,
 }
 
-/// The arguments of a binding to a headers exchange. The default has none and matches every message.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The criteria of a binding to a headers exchange: its arguments, normalised. The default has none
+/// and matches every message.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Criteria {
     mode: Match,
-    /// Sorted; without the ones that `x-match` leaves out of account.
+    /// Sorted by name; without arguments that `x-match` excludes.
     wanted: Box<[(Box<[u8]>, Wanted)]>,
 }
 
-/// An argument's value, free of its AMQP type.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// An argument's value without its AMQP type.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Wanted {
     Presence,
     Octets(Box<[u8]>),
     Integer(i128),
-    /// By bits: RabbitMQ tells 0.0 from -0.0.
+    /// The bits: RabbitMQ tells 0.0 from -0.0.
     Float(u64),
     Bool(bool),
     Decimal(u8, u32),
@@ -89,10 +96,11 @@ enum Wanted {
 }
 
 impl Criteria {
-    /// Reads the arguments of a binding, in their order.
+    /// Creates criteria from a binding's arguments, in their order.
     ///
-    /// `x-match` is `all` (the default), `any`, `all-with-x` or `any-with-x`; the first two leave out every argument whose name
-    /// begins with `x-`. Several arguments of one name are each a criterion.
+    /// `x-match` is `all` (the default), `any`, `all-with-x` or `any-with-x`; the first two exclude
+    /// arguments whose name begins with `x-`. Each of several arguments with one name is a
+    /// criterion.
     ///
     /// # Errors
     /// [`InvalidMatch`] when the first `x-match` is something else.
@@ -113,7 +121,8 @@ impl Criteria {
         Ok(Criteria { mode, wanted: wanted.into() })
     }
 
-    /// Whether a message with these headers matches. Without a criterion `all` matches everything and `any` nothing.
+    /// Returns true if a message's headers match. Without arguments `all` matches every message and
+    /// `any` none.
     pub fn matches(&self, headers: &dyn Headers) -> bool {
         let mut each = self.wanted.iter().map(|(name, wanted)| headers.get(name).is_some_and(|value| wanted.is(value)));
         match self.mode {
@@ -123,7 +132,7 @@ impl Criteria {
     }
 }
 
-/// The mode, and whether arguments named `x-...` count.
+/// Returns the mode, and whether arguments named `x-...` count.
 fn parse_match(text: &[u8]) -> Option<(Match, bool)> {
     match text {
         b"all" => Some((Match::All, false)),
@@ -170,7 +179,7 @@ impl Wanted {
     }
 }
 
-/// An `x-match` that is none; its text is RabbitMQ's, for a 406.
+/// An invalid `x-match`; displayed as RabbitMQ's reply text for the 406.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidMatch(String);
 
@@ -196,7 +205,7 @@ impl Display for InvalidMatch {
 
 impl std::error::Error for InvalidMatch {}
 
-/// The name that RabbitMQ gives a type in its texts.
+/// Returns RabbitMQ's name for a value's type.
 fn type_name(value: HeaderValue<'_>) -> &'static str {
     match value {
         HeaderValue::Text(_) => "longstr",
@@ -221,7 +230,7 @@ fn type_name(value: HeaderValue<'_>) -> &'static str {
     }
 }
 
-/// A value as Erlang prints it; nested ones are left out.
+/// A value displayed as Erlang prints it, without nested values.
 struct Term<'a>(HeaderValue<'a>);
 
 impl Display for Term<'_> {
@@ -263,53 +272,61 @@ fn write_binary(octets: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
 }
 
-/// Bindings of a headers exchange: each is tried in turn.
+/// The bindings of a headers exchange, grouped by criteria, which are tried one after the other.
 #[derive(Clone, Debug)]
 pub struct HeaderRoutes<T> {
-    bindings: Vec<(Criteria, T)>,
+    by_criteria: IndexMap<Criteria, Multiset<T>, RandomState>,
+    len: usize,
 }
 
-impl<T: PartialEq> HeaderRoutes<T> {
-    /// No bindings yet.
+impl<T: Eq + Hash> HeaderRoutes<T> {
+    /// Creates a set without bindings.
     pub fn new() -> Self {
-        HeaderRoutes { bindings: Vec::new() }
+        HeaderRoutes { by_criteria: IndexMap::default(), len: 0 }
     }
 
-    /// Adds one binding.
+    /// Adds a binding.
     pub fn bind(&mut self, criteria: Criteria, target: T) {
-        self.bindings.push((criteria, target));
+        self.by_criteria.entry(criteria).or_default().add(target);
+        self.len += 1;
     }
 
-    /// Takes back one binding, if there is one.
-    pub fn unbind(&mut self, criteria: &Criteria, target: &T) {
-        let bound = self.bindings.iter().position(|(c, t)| c == criteria && t == target);
-        if let Some(at) = bound {
-            self.bindings.remove(at);
-            bag::shrink(&mut self.bindings);
+    /// Removes a binding, if it exists.
+    pub fn unbind(&mut self, criteria: &Criteria, target: T) {
+        let Some((at, _, targets)) = self.by_criteria.get_full_mut(criteria) else { return };
+        if !targets.remove(target) {
+            return;
+        }
+        self.len -= 1;
+        if targets.is_empty() {
+            self.by_criteria.swap_remove_index(at);
+            multiset::shrink(&mut self.by_criteria);
         }
     }
 
-    /// Calls `each` for the target of each binding that matches.
-    pub fn route(&self, headers: &dyn Headers, each: &mut dyn FnMut(&T)) {
-        for (criteria, target) in &self.bindings {
+    /// Calls `each` for the targets of each criteria that match: once for each pair of target and
+    /// criteria. Returns the number of criteria tried.
+    pub fn route(&self, headers: &dyn Headers, each: &mut dyn FnMut(&T)) -> usize {
+        for (criteria, targets) in &self.by_criteria {
             if criteria.matches(headers) {
-                each(target);
+                targets.each(each);
             }
         }
+        self.by_criteria.len()
     }
 
-    /// How many bindings there are.
+    /// Returns the number of bindings.
     pub fn len(&self) -> usize {
-        self.bindings.len()
+        self.len
     }
 
-    /// Whether there are no bindings.
+    /// Returns true if there are no bindings.
     pub fn is_empty(&self) -> bool {
-        self.bindings.is_empty()
+        self.len == 0
     }
 }
 
-impl<T: PartialEq> Default for HeaderRoutes<T> {
+impl<T: Eq + Hash> Default for HeaderRoutes<T> {
     fn default() -> Self {
         HeaderRoutes::new()
     }
@@ -341,7 +358,7 @@ mod tests {
         List(list.iter().map(|(name, value)| (name.as_bytes().to_vec(), *value)).collect())
     }
 
-    /// Whether an argument of value `wanted` matches a header of value `held`.
+    /// Compares an argument `wanted` with a header `held`.
     fn equal(wanted: HeaderValue<'static>, held: HeaderValue<'static>) -> bool {
         criteria(b"all", &[("h", wanted)]).matches(&headers(&[("h", held)]))
     }

@@ -1,4 +1,5 @@
-//! Routing: given a routing key and headers, which targets. Generic in the target; knows no queue, no exchange and no wire type.
+//! Routing: from a routing key and headers to targets. Generic in the target; names no queue,
+//! exchange or wire type.
 //!
 //! ```text
 //!                    key                headers
@@ -8,26 +9,28 @@
 //! Headers  -                            each binding's criteria in turn
 //! ```
 //!
-//! A `Routes` is a multiset: the same target may be bound under one key as often as its bindings differ in their
-//! arguments, and each `unbind` takes one of them back.
+//! `Routes` is a multiset: a target may be bound several times under one key, with different
+//! arguments, and each `unbind` removes one of the bindings.
 
-mod bag;
 pub mod direct;
 pub mod fanout;
 pub mod headers;
+mod multiset;
+mod octet_map;
 pub mod topic;
 
 use crate::routing::direct::Direct;
 use crate::routing::fanout::Fanout;
 use crate::routing::headers::{Criteria, HeaderRoutes, Headers};
 use crate::routing::topic::Topic;
+use std::hash::Hash;
 
-/// The type of an exchange, as far as it decides routing (AMQP 0-9-1, 3.1.3).
+/// The exchange type, which decides how messages are routed (AMQP 0-9-1, 3.1.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// The routing key equals the binding key.
     Direct,
-    /// Everything matches.
+    /// Every message matches.
     Fanout,
     /// The routing key's words match the binding key's pattern.
     Topic,
@@ -36,7 +39,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind with this name in `exchange.declare`, or `None` for an unknown one. Case counts.
+    /// Returns the type with this name in exchange.declare, case-sensitive; `None` for an unknown
+    /// one.
     pub fn parse(name: &[u8]) -> Option<Kind> {
         match name {
             b"direct" => Some(Kind::Direct),
@@ -47,7 +51,7 @@ impl Kind {
         }
     }
 
-    /// The name that `exchange.declare` has for it.
+    /// Returns the name in exchange.declare.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Direct => "direct",
@@ -58,16 +62,7 @@ impl Kind {
     }
 }
 
-/// What a binding asks of a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Binding<'a> {
-    /// The binding key.
-    pub key: &'a [u8],
-    /// The binding's arguments, when the exchange is a headers exchange.
-    pub headers: Option<Criteria>,
-}
-
-/// The bindings of one exchange, in the shape that answers its kind's question fastest.
+/// The bindings of one exchange, in a data structure for its type.
 #[derive(Clone, Debug)]
 pub enum Routes<T> {
     /// See [`Kind::Direct`].
@@ -80,8 +75,8 @@ pub enum Routes<T> {
     Headers(HeaderRoutes<T>),
 }
 
-impl<T: Clone + PartialEq> Routes<T> {
-    /// No bindings yet.
+impl<T: Clone + Eq + Hash> Routes<T> {
+    /// Creates a set without bindings for an exchange type.
     pub fn new(kind: Kind) -> Self {
         match kind {
             Kind::Direct => Routes::Direct(Direct::new()),
@@ -91,8 +86,9 @@ impl<T: Clone + PartialEq> Routes<T> {
         }
     }
 
-    /// Adds one binding. `criteria` counts for [`Kind::Headers`] only, where `None` means no arguments (matches everything).
-    /// The same target may be bound again under the same key; it then takes as many calls of [`Routes::unbind`].
+    /// Adds a binding. `criteria` counts for [`Kind::Headers`] only, where `None` matches every
+    /// message. The same binding may be added several times; it then takes as many calls of
+    /// [`Routes::unbind`] to remove it.
     pub fn bind(&mut self, key: &[u8], criteria: Option<&Criteria>, target: T) {
         match self {
             Routes::Direct(routes) => routes.bind(key, target),
@@ -104,8 +100,8 @@ impl<T: Clone + PartialEq> Routes<T> {
         }
     }
 
-    /// Takes back one binding that was made with the same key, criteria and target; does nothing if there is none.
-    pub fn unbind(&mut self, key: &[u8], criteria: Option<&Criteria>, target: &T) {
+    /// Removes a binding that was added with the same key, criteria and target, if it exists.
+    pub fn unbind(&mut self, key: &[u8], criteria: Option<&Criteria>, target: T) {
         match self {
             Routes::Direct(routes) => routes.unbind(key, target),
             Routes::Fanout(routes) => routes.unbind(target),
@@ -117,27 +113,34 @@ impl<T: Clone + PartialEq> Routes<T> {
         }
     }
 
-    /// Whether two messages with the same routing key may go to different targets.
+    /// Returns true if two messages with the same routing key may go to different targets.
     pub fn depends_on_headers(&self) -> bool {
         matches!(self, Routes::Headers(_))
     }
 
-    /// Calls `each` for each target of a message; may call it several times with one target, in no promised order.
-    pub fn route(&self, key: &[u8], headers: &dyn Headers, each: &mut dyn FnMut(&T)) {
+    /// Returns true if two messages with the same headers may go to different targets.
+    pub fn depends_on_key(&self) -> bool {
+        matches!(self, Routes::Direct(_) | Routes::Topic(_))
+    }
+
+    /// Calls `each` for each target of a message; possibly several times for one target, in no
+    /// defined order. Returns the number of steps that it took to find them.
+    pub fn route(&self, key: &[u8], headers: &dyn Headers, each: &mut dyn FnMut(&T)) -> usize {
         match self {
             Routes::Direct(routes) => routes.route(key, each),
             Routes::Fanout(routes) => routes.route(each),
-            Routes::Topic(routes) => routes.route(key, each),
-            Routes::Headers(routes) => routes.route(headers, each),
+            Routes::Topic(routes) => return routes.route(key, each),
+            Routes::Headers(routes) => return routes.route(headers, each),
         }
+        1
     }
 
-    /// Whether there are no bindings.
+    /// Returns true if there are no bindings.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many bindings there are, repeated ones counted each.
+    /// Returns the number of bindings; repeated ones count each.
     pub fn len(&self) -> usize {
         match self {
             Routes::Direct(routes) => routes.len(),
@@ -178,11 +181,11 @@ mod tests {
             let mut routes = Routes::new(kind);
             routes.bind(b"k", None, 1);
             routes.bind(b"k", None, 1);
-            routes.unbind(b"k", None, &1);
+            routes.unbind(b"k", None, 1);
             assert_eq!(found(&routes, b"k"), [1], "{kind:?}");
-            routes.unbind(b"k", None, &1);
+            routes.unbind(b"k", None, 1);
             assert!(routes.is_empty() && found(&routes, b"k").is_empty(), "{kind:?}");
-            routes.unbind(b"k", None, &1);
+            routes.unbind(b"k", None, 1);
             assert!(routes.is_empty(), "{kind:?}");
         }
     }
@@ -199,9 +202,9 @@ mod tests {
         let one = Criteria::new([(&b"a"[..], HeaderValue::Bool(true))]).unwrap();
         let mut routes = Routes::new(Kind::Headers);
         routes.bind(b"", Some(&one), 1);
-        routes.unbind(b"", None, &1);
+        routes.unbind(b"", None, 1);
         assert_eq!(routes.len(), 1);
-        routes.unbind(b"", Some(&one), &1);
+        routes.unbind(b"", Some(&one), 1);
         assert!(routes.is_empty());
     }
 
@@ -214,13 +217,13 @@ mod tests {
             let mut routes = Routes::new(KINDS[which]);
             let mut list: Vec<(String, u8)> = Vec::new();
             for (bind, key, target) in steps {
-                // Only a topic or direct exchange tells its bindings apart by key.
+                // Only topic and direct exchanges tell bindings apart by key.
                 let key = if which % 2 == 1 { String::new() } else { key };
                 if bind {
                     routes.bind(key.as_bytes(), None, target);
                     list.push((key, target));
                 } else {
-                    routes.unbind(key.as_bytes(), None, &target);
+                    routes.unbind(key.as_bytes(), None, target);
                     if let Some(at) = list.iter().position(|bound| *bound == (key.clone(), target)) {
                         list.remove(at);
                     }
@@ -229,7 +232,7 @@ mod tests {
             }
             for (key, target) in list {
                 prop_assert!(found(&routes, key.as_bytes()).contains(&target));
-                routes.unbind(key.as_bytes(), None, &target);
+                routes.unbind(key.as_bytes(), None, target);
             }
             prop_assert!(routes.is_empty());
         }

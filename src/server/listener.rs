@@ -1,10 +1,13 @@
-//! Accepts connections, one task each, and ends them all when told to. It reads and writes no octet.
+//! Accepts connections, one task each, and ends them all when told to. It reads and writes no
+//! octet.
 
 use crate::broker::node::Node;
 use crate::clock::Clock;
 use crate::server::connection::Connection;
 use crate::server::start_error::StartError;
-use crate::wire::fault::{Code, Fault};
+use crate::server::strangers::Strangers;
+use crate::server::transport::Transport;
+use leveret_wire::fault::{Code, Fault};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,8 +25,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Listeners(Vec<TcpListener>);
 
 impl Listeners {
-    /// Listens on all of `addresses`. An address that this machine does not have is passed over with a warning, as long as
-    /// another one is left.
+    /// Listens on all of `addresses`. An address that this machine does not have is passed over
+    /// with a warning, as long as another one is left.
     ///
     /// # Errors
     /// An address is taken or not allowed, or none is left.
@@ -59,13 +62,18 @@ impl Listeners {
     /// Serves until `stopped` says so or its sender is gone; then ends every connection.
     pub async fn serve(self, node: Arc<Node>, clock: Clock, mut stopped: watch::Receiver<bool>) {
         let mut connections = JoinSet::new();
+        let strangers = Strangers::new();
         loop {
             tokio::select! {
-                (stream, peer) = self.accept() => {
-                    let connection = Connection::new(stream, peer, Arc::clone(&node), clock.clone());
+                (transport, peer) = self.accept(&strangers, &clock) => {
+                    let mut connection = Connection::new(transport, peer, Arc::clone(&node), clock.clone());
+                    connection.take_place(strangers.admit(peer.ip(), clock.now(), connection.outbox()));
                     connections.spawn(connection.serve());
                 }
-                Some(_) = connections.join_next() => {}
+                Some(_) = connections.join_next() => {
+                    // All that the connection had is freed by now.
+                    node.alarms().look();
+                }
                 _ = stopped.wait_for(|stopped| *stopped) => break,
             }
         }
@@ -79,10 +87,20 @@ impl Listeners {
         connections.shutdown().await;
     }
 
-    async fn accept(&self) -> (TcpStream, SocketAddr) {
+    /// Accepts the next connection for which there is a place and a descriptor; what has no
+    /// descriptor is closed at once.
+    async fn accept(&self, strangers: &Strangers, clock: &Clock) -> (Transport, SocketAddr) {
         loop {
+            strangers.room(clock).await;
             let error = match self.accept_any().await {
-                Ok(accepted) => return accepted,
+                Ok((stream, peer)) => {
+                    let transport = Transport::plain(stream);
+                    if !transport.is_over_limit() {
+                        return (transport, peer);
+                    }
+                    tracing::error!(%peer, "too many open files: the connection is refused");
+                    continue;
+                }
                 Err(error) => error,
             };
             // The peer gave up before it was its turn: nothing to wait for.

@@ -1,37 +1,40 @@
-//! Why a broker did not start. Words only; it knows no socket.
+//! The reasons why a broker did not start.
 
-use crate::store::error::StoreError;
+use crate::server::data_dir::DataDirError;
+use leveret_journal::error::StoreError;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// Why a broker did not start.
+/// The reason why a broker did not start.
 #[derive(Debug)]
 pub enum StartError {
     /// An address could not be listened on.
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The configuration names no address.
     NoAddress,
-    /// The data directory cannot be had; the text says why, and who has it.
-    DataDir(String),
-    /// What was kept cannot be relied on, or cannot be read.
+    /// The data directory cannot be used.
+    DataDir(DataDirError),
+    /// The thread that opens the store ended without a result.
+    Opening(String),
+    /// The store is damaged, or cannot be read.
     Store {
         /// The data directory.
         directory: PathBuf,
-        /// What is wrong.
+        /// A description of the fault.
         reason: String,
-        /// It is damaged: `leveret store check` tells more.
+        /// True if the store is damaged: `leveret store check` tells more.
         damaged: bool,
     },
 }
 
 impl StartError {
-    /// The store in `directory` did not open.
+    /// Returns the error of a store in `directory` that did not open.
     pub fn store(directory: &Path, error: StoreError) -> Self {
         let damaged = matches!(error, StoreError::Corrupt { .. } | StoreError::Missing { .. });
         Self::Store { directory: directory.to_owned(), reason: error.to_string(), damaged }
@@ -42,10 +45,11 @@ impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Listen { address, source } if source.kind() == io::ErrorKind::AddrInUse => {
-                write!(f, "cannot listen on {address}: the port is taken by another program")
+                write!(f, "cannot listen on {address}: the port is taken by another program: stop it, or change `bind`")
             }
             Self::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),
-            Self::DataDir(reason) => f.write_str(reason),
+            Self::DataDir(reason) => reason.fmt(f),
+            Self::Opening(reason) => write!(f, "the thread that opens the store ended without a result: {reason}"),
             Self::Store { directory, reason, damaged } => {
                 let directory = directory.display();
                 write!(f, "data directory {directory}: {reason}")?;
@@ -54,7 +58,7 @@ impl std::fmt::Display for StartError {
                 }
                 Ok(())
             }
-            Self::NoAddress => write!(f, "no address to listen on"),
+            Self::NoAddress => write!(f, "no address to listen on: set `bind`"),
         }
     }
 }

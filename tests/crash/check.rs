@@ -1,28 +1,29 @@
-//! After a start: everything is read, and held against the ledger.
+//! After a start: everything is read, and held against the history.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use crate::client::{Client, Dice, Event, Gone, Shared, Worked, number};
-use crate::ledger::{Found, Sure};
+use crate::client::{Client, Event, Gone, Rng, Shared, Worked, number};
+use crate::history::{Found, Sure};
 use crate::load::{EXCHANGES, MARKS, OWN, PASSING, SHARED, TRANSACTED};
 use crate::peer::text::{Fields, fields};
 
-/// What is in each queue when the work begins.
+/// Messages of each queue when the work begins.
 pub type There = BTreeMap<&'static str, Vec<Found>>;
 
-/// Reads all queues and looks for all definitions. What is found stays, or is acknowledged for good.
-pub fn check(address: SocketAddr, number: u32, dice: Dice, ledger: &Shared) -> Result<There, Gone> {
-    let mut look = Client::open(address, number, Dice(0), ledger)?;
-    let mut client = Client::confirming(address, number + 1, dice, ledger)?;
-    client.ledger().begins();
+/// Reads all queues and looks for all definitions. What is found stays, or is acknowledged for
+/// good.
+pub fn check(address: SocketAddr, number: u32, rng: Rng, history: &Shared) -> Result<There, Gone> {
+    let mut look = Client::open(address, number, Rng(0), history)?;
+    let mut client = Client::confirming(address, number + 1, rng, history)?;
+    client.history().begins();
     let mut there = There::new();
     let mut tags = BTreeMap::new();
     for queue in SHARED.into_iter().chain(TRANSACTED).chain(OWN).chain(PASSING).chain([MARKS]) {
         let count = find(&mut look, &format!("queue {queue}"), "queue.declare", &format!("queue={queue}"))?;
         let messages = if let Some(count) = count { read(&mut client, queue, count)? } else { Vec::new() };
         let found: Vec<Found> = messages.iter().map(|(_, found)| *found).collect();
-        client.ledger().check(queue, &found);
+        client.history().check(queue, &found);
         tags.insert(queue, messages.iter().map(|(tag, _)| *tag).collect::<Vec<_>>());
         there.insert(queue, found);
     }
@@ -39,8 +40,8 @@ pub fn check(address: SocketAddr, number: u32, dice: Dice, ledger: &Shared) -> R
     }
     find(&mut look, "exchange fleeting", "exchange.declare", "exchange=fleeting type=topic")?;
     check_bindings(&mut look)?;
-    client.ledger().check_transactions(&there);
-    client.ledger().settle(&there);
+    client.history().check_transactions(&there);
+    client.history().settle(&there);
     drain(&mut client, &mut there, &tags)?;
     for client in [&mut look, &mut client] {
         client.peer.call(0, "connection.close", "reply-code=200").map_err(|_| Gone)?;
@@ -48,7 +49,8 @@ pub fn check(address: SocketAddr, number: u32, dice: Dice, ledger: &Shared) -> R
     Ok(there)
 }
 
-/// Whether a definition is there; of a queue, how many messages are ready. It is as the ledger says.
+/// Looks for a definition; of a queue, returns the number of ready messages. Compares with the
+/// model.
 fn find(look: &mut Client, name: &str, method: &str, text: &str) -> Result<Option<u64>, Gone> {
     let heard = look.try_call(method, &format!("{text} passive"))?;
     let is_there = heard.method() != Some("channel.close");
@@ -58,11 +60,11 @@ fn find(look: &mut Client, name: &str, method: &str, text: &str) -> Result<Optio
 }
 
 fn told(look: &Client, name: &str, is_there: bool) {
-    let mut ledger = look.ledger();
+    let mut history = look.history();
     let now = if is_there { Sure::Yes } else { Sure::No };
-    let was = ledger.known.insert(name.to_owned(), now).unwrap_or(Sure::No);
+    let was = history.known.insert(name.to_owned(), now).unwrap_or(Sure::No);
     if was != Sure::Maybe && was != now {
-        ledger.wrong.push(format!("{name}: there: {is_there}, as it was answered: {was:?}"));
+        history.wrong.push(format!("{name}: there: {is_there}, as it was answered: {was:?}"));
     }
 }
 
@@ -79,7 +81,7 @@ fn read(client: &mut Client, queue: &'static str, count: u64) -> Result<Vec<(u64
     }
     client.send("basic.cancel", &format!("consumer-tag={queue}"))?;
     while let Event::Message { found, .. } = client.event()? {
-        client.ledger().wrong.push(format!("{queue}: {} is there beyond the {count} that are counted", found.id));
+        client.history().wrong.push(format!("{queue}: {} is there beyond the {count} that are counted", found.id));
     }
     Ok(messages)
 }
@@ -88,7 +90,7 @@ fn read(client: &mut Client, queue: &'static str, count: u64) -> Result<Vec<(u64
 fn check_bindings(look: &mut Client) -> Worked {
     for exchange in EXCHANGES {
         for queue in PASSING {
-            let is = |name: String| look.ledger().known.get(&name).is_some_and(|sure| *sure == Sure::Yes);
+            let is = |name: String| look.history().known.get(&name).is_some_and(|sure| *sure == Sure::Yes);
             if !is(format!("queue {queue}")) || !is(format!("exchange {exchange}")) {
                 continue;
             }
@@ -109,7 +111,7 @@ fn check_bindings(look: &mut Client) -> Worked {
 fn drain(client: &mut Client, there: &mut There, tags: &BTreeMap<&'static str, Vec<u64>>) -> Worked {
     for (queue, tags) in tags {
         let found = there.get_mut(queue).expect("it was read");
-        if *queue != MARKS && found.len() < 1500 && client.dice.one_in(2) {
+        if *queue != MARKS && found.len() < 1500 && client.rng.one_in(2) {
             continue;
         }
         for (tag, found) in tags.iter().zip(found.drain(..)) {
@@ -117,5 +119,5 @@ fn drain(client: &mut Client, there: &mut There, tags: &BTreeMap<&'static str, V
             client.send("basic.ack", &format!("delivery-tag={tag}"))?;
         }
     }
-    if client.ledger().known.get("queue marks") == Some(&Sure::Yes) { client.sync() } else { Ok(()) }
+    if client.history().known.get("queue marks") == Some(&Sure::Yes) { client.sync() } else { Ok(()) }
 }

@@ -1,12 +1,13 @@
-//! A client of a crash test: one connection, one channel, and the ledger into which it writes what it sends and hears. It takes the
-//! end of the connection for a crash, and everything else that is not as it should be for a mistake of the broker.
+//! A client of a crash test: one connection, one channel, and the history into which it writes what
+//! it sends and hears. It takes the end of the connection for a crash, and everything else that is
+//! not as it should be for a mistake of the broker.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use crate::ledger::{Found, Id, Ledger};
+use crate::history::{Found, History, Id};
 use crate::peer::text::{Fields, fields};
 use crate::peer::value::Value;
 use crate::peer::{Heard, Peer, method};
@@ -15,7 +16,7 @@ use crate::peer::{Heard, Peer, method};
 #[derive(Debug)]
 pub struct Gone;
 
-pub type Shared = Arc<Mutex<Ledger>>;
+pub type Shared = Arc<Mutex<History>>;
 pub type Worked = Result<(), Gone>;
 
 /// Publishers from this number on have large messages.
@@ -25,9 +26,9 @@ pub const LARGE: u32 = 1 << 30;
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Small numbers that a seed leads to.
-pub struct Dice(pub u64);
+pub struct Rng(pub u64);
 
-impl Dice {
+impl Rng {
     pub fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
@@ -40,57 +41,58 @@ impl Dice {
 
 /// The octets that bodies are cut from.
 static NOISE: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let mut dice = Dice(1);
-    (0..1 << 18).map(|_| dice.below(256) as u8).collect()
+    let mut rng = Rng(1);
+    (0..1 << 18).map(|_| rng.below(256) as u8).collect()
 });
 
-fn dice_of(id: Id) -> Dice {
-    let mut dice = Dice(u64::from(id.0) << 32 | u64::from(id.1));
-    dice.below(2);
-    dice
+fn rng_of(id: Id) -> Rng {
+    let mut rng = Rng(u64::from(id.0) << 32 | u64::from(id.1));
+    rng.below(2);
+    rng
 }
 
 /// The body that a message has: it follows from its id.
 pub fn body(id: Id) -> &'static [u8] {
-    let mut dice = dice_of(id);
-    let size = match dice.below(200) {
-        _ if id.0 >= LARGE => 20_000 + dice.below(40_000),
-        0 => dice.below(200_000),
-        1..20 => dice.below(5_000),
+    let mut rng = rng_of(id);
+    let size = match rng.below(200) {
+        _ if id.0 >= LARGE => 20_000 + rng.below(40_000),
+        0 => rng.below(200_000),
+        1..20 => rng.below(5_000),
         20..40 => 0,
-        _ => dice.below(300),
+        _ => rng.below(300),
     };
-    let from = dice.below(1 << 15) as usize;
+    let from = rng.below(1 << 15) as usize;
     &NOISE[from..from + size as usize]
 }
 
-/// The properties that a message has. None of them means anything to the broker but the delivery mode.
+/// The properties that a message has. None of them means anything to the broker but the delivery
+/// mode.
 pub fn properties(id: Id, persistent: bool) -> Fields {
-    let mut dice = dice_of(id);
+    let mut rng = rng_of(id);
     let text = |name: &str, text: String| (name.to_owned(), Value::Str(text.into_bytes()));
     let number = |name: &str, n: u64| (name.to_owned(), Value::Number(n.into()));
     let mut all = Vec::new();
-    if dice.one_in(3) {
+    if rng.one_in(3) {
         all.push(text("content-type", "application/x-hare".to_owned()));
     }
-    if dice.one_in(2) {
+    if rng.one_in(2) {
         let inner = vec![(b"deep".to_vec(), Value::Array(vec![Value::Void, Value::I8(-1), Value::Bool(true)]))];
         let pairs = vec![
             (b"n".to_vec(), Value::U32(id.1)),
             (b"twice".to_vec(), Value::I64(-1)),
-            (b"twice".to_vec(), Value::Bytes(vec![0xff; dice.below(40) as usize])),
+            (b"twice".to_vec(), Value::Bytes(vec![0xff; rng.below(40) as usize])),
             (b"table".to_vec(), Value::Table(inner)),
         ];
         all.push(("headers".to_owned(), Value::Table(pairs)));
     }
     all.push(number("delivery-mode", if persistent { 2 } else { 1 }));
-    if dice.one_in(3) {
-        all.push(number("priority", dice.below(10)));
-        all.push(text("correlation-id", "c".repeat(dice.below(30) as usize)));
+    if rng.one_in(3) {
+        all.push(number("priority", rng.below(10)));
+        all.push(text("correlation-id", "c".repeat(rng.below(30) as usize)));
     }
     all.push(text("message-id", id.to_string()));
-    if dice.one_in(3) {
-        all.push(number("timestamp", dice.below(1 << 40)));
+    if rng.one_in(3) {
+        all.push(number("timestamp", rng.below(1 << 40)));
         all.push(text("type", String::new()));
     }
     all
@@ -106,7 +108,7 @@ pub fn id_of(found: &Fields, octets: &[u8]) -> Option<Id> {
     (is_one_of && octets == body(id)).then_some(id)
 }
 
-/// What becomes sure when something that was published later is on the disk.
+/// Effects that are certain once something published later is on the disk.
 enum Effect {
     Delivered(&'static str, Id),
     Gone(&'static str, Id),
@@ -118,11 +120,11 @@ struct Pending {
     persistent: bool,
 }
 
-/// What a client hears that is no confirm.
+/// Anything but a confirm that a client receives.
 #[derive(Debug)]
 pub enum Event {
     Answer(Heard),
-    /// Consumed or got; it is in the ledger.
+    /// Consumed or got; it is in the history.
     Message {
         tag: u64,
         found: Found,
@@ -133,8 +135,8 @@ pub enum Event {
 /// A connection with channel 1 open.
 pub struct Client {
     pub peer: Peer,
-    pub ledger: Shared,
-    pub dice: Dice,
+    pub history: Shared,
+    pub rng: Rng,
     number: u32,
     next: u32,
     published: u64,
@@ -155,16 +157,16 @@ fn gone<T>(_: T) -> Gone {
 
 impl Client {
     /// `number` is the publisher's, and nobody else's ever.
-    pub fn open(address: SocketAddr, number: u32, dice: Dice, ledger: &Shared) -> Result<Client, Gone> {
+    pub fn open(address: SocketAddr, number: u32, rng: Rng, history: &Shared) -> Result<Client, Gone> {
         let mut peer = Peer::connect(address).map_err(gone)?;
         peer.patience = PATIENCE;
         peer.login("").map_err(gone)?;
         let (pending, effects, queues) = (BTreeMap::new(), VecDeque::new(), BTreeMap::new());
-        let ledger = Arc::clone(ledger);
+        let history = Arc::clone(history);
         let mut client = Client {
             peer,
-            ledger,
-            dice,
+            history,
+            rng,
             number,
             next: 0,
             published: 0,
@@ -179,14 +181,14 @@ impl Client {
     }
 
     /// The same with confirms.
-    pub fn confirming(address: SocketAddr, number: u32, dice: Dice, ledger: &Shared) -> Result<Client, Gone> {
-        let mut client = Client::open(address, number, dice, ledger)?;
+    pub fn confirming(address: SocketAddr, number: u32, rng: Rng, history: &Shared) -> Result<Client, Gone> {
+        let mut client = Client::open(address, number, rng, history)?;
         client.call("confirm.select", "")?;
         Ok(client)
     }
 
-    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap()
+    pub fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap()
     }
 
     /// Sends a method that has no answer.
@@ -194,7 +196,8 @@ impl Client {
         self.peer.send(1, method, text).map_err(gone)
     }
 
-    /// Sends a method and awaits its answer; messages that come before it are in the ledger and left to lie.
+    /// Sends a method and awaits its answer; messages that come before it are in the history and
+    /// left to lie.
     pub fn call(&mut self, method: &str, text: &str) -> Result<Heard, Gone> {
         let heard = self.try_call(method, text)?;
         assert_ne!(heard.method(), Some("channel.close"), "{method} {text}: {heard}");
@@ -235,7 +238,8 @@ impl Client {
         }
     }
 
-    /// The next that is not a confirm; `None`: a confirm or a notification, which is in the books now, or the time is over.
+    /// The next that is not a confirm; `None`: a confirm or a notification, which is in the books
+    /// now, or the time is over.
     pub fn event_until(&mut self, deadline: Instant) -> Result<Option<Event>, Gone> {
         let heard = self.peer.read(deadline);
         match heard.method() {
@@ -294,9 +298,9 @@ impl Client {
         let found = Found { id, redelivered };
         if self.recovers {
             // It is back in the queue already, and perhaps with somebody else.
-            self.ledger().is_asked_for(queue, id);
+            self.history().is_asked_for(queue, id);
         } else {
-            self.ledger().delivered(queue, found);
+            self.history().delivered(queue, found);
         }
         self.effects.push_back((self.published, Effect::Delivered(queue, id)));
         Ok(Event::Message { tag: number(method, "delivery-tag"), found })
@@ -307,22 +311,22 @@ impl Client {
         let is_all = heard.field("multiple") == Some(&Value::Bool(true));
         let tags: Vec<u64> = if is_all { self.pending.range(..=tag).map(|(tag, _)| *tag).collect() } else { vec![tag] };
         let mut synced = 0;
-        let mut ledger = self.ledger.lock().unwrap();
+        let mut history = self.history.lock().unwrap();
         for tag in tags {
             let Some(pending) = self.pending.remove(&tag) else {
-                ledger.wrong.push(format!("{tag} was confirmed twice, or never published"));
+                history.wrong.push(format!("{tag} was confirmed twice, or never published"));
                 continue;
             };
             if pending.persistent {
                 synced = synced.max(tag);
             }
-            pending.places.iter().for_each(|(queue, id)| ledger.confirmed(queue, *id));
+            pending.places.iter().for_each(|(queue, id)| history.confirmed(queue, *id));
         }
         let sure = self.effects.partition_point(|(before, _)| *before < synced);
         for (_, effect) in self.effects.drain(..sure) {
             match effect {
-                Effect::Delivered(queue, id) => ledger.surely_delivered(queue, id),
-                Effect::Gone(queue, id) => ledger.surely_gone(queue, id),
+                Effect::Delivered(queue, id) => history.surely_delivered(queue, id),
+                Effect::Gone(queue, id) => history.surely_gone(queue, id),
             }
         }
     }
@@ -344,7 +348,7 @@ impl Client {
         self.published += 1;
         let places: Vec<_> = queues.iter().map(|queue| (*queue, id)).collect();
         for queue in queues {
-            self.ledger().publishes(queue, id, persistent, transaction);
+            self.history().publishes(queue, id, persistent, transaction);
         }
         if transaction.is_none() {
             // Where nobody waits for the disk nothing is sure.
@@ -358,7 +362,7 @@ impl Client {
 
     /// Before an acknowledgement of it is sent.
     pub fn gives_up(&mut self, queue: &'static str, id: Id, how: &'static str) {
-        self.ledger().gives_up(queue, id, how);
+        self.history().gives_up(queue, id, how);
         self.effects.push_back((self.published, Effect::Gone(queue, id)));
     }
 

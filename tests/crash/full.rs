@@ -1,5 +1,5 @@
-//! The program on a disk that is small and fills up: a tmpfs in a mount namespace of its own, for which one need not be root where
-//! user namespaces are allowed.
+//! The program on a disk that is small and fills up: a tmpfs in a mount namespace of its own, for
+//! which one need not be root where user namespaces are allowed.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::client::{Client, Dice, Event, LARGE, PATIENCE, Shared};
+use crate::client::{Client, Event, LARGE, PATIENCE, Rng, Shared};
 use crate::process::{Directory, Process, leveret};
 use crate::{check, load, new_ledger, right};
 
@@ -140,11 +140,11 @@ fn kill(mut process: Process) {
 }
 
 /// Starts it; what it has is right.
-fn restart(small: &Small, ledger: &Shared, number: u32) -> (Process, SocketAddr) {
+fn restart(small: &Small, history: &Shared, number: u32) -> (Process, SocketAddr) {
     let (process, address) = small.serve();
-    check::check(address, number, Dice(1), ledger).expect("the broker is there");
-    right(ledger, &process, 1, u64::from(number));
-    let mut client = Client::open(address, number + 2, Dice(0), ledger).unwrap();
+    check::check(address, number, Rng(1), history).expect("the broker is there");
+    right(history, &process, 1, u64::from(number));
+    let mut client = Client::open(address, number + 2, Rng(0), history).unwrap();
     load::declare(&mut client).unwrap();
     (process, address)
 }
@@ -153,17 +153,17 @@ fn restart(small: &Small, ledger: &Shared, number: u32) -> (Process, SocketAddr)
 fn a_disk_that_fills_up_holds_publishers_before_it_is_full() {
     let Some(small) = Small::new() else { return };
     std::fs::write(small.path().join("config.toml"), "disk_free_limit = \"16MB\"\n").unwrap();
-    let ledger = new_ledger();
-    let (process, address) = restart(&small, &ledger, 0);
-    let mut publisher = Client::confirming(address, LARGE, Dice(1), &ledger).unwrap();
+    let history = new_ledger();
+    let (process, address) = restart(&small, &history, 0);
+    let mut publisher = Client::confirming(address, LARGE, Rng(1), &history).unwrap();
     fill(&mut publisher, &small);
     assert!(small.free() > 0, "it was blocked too late");
     kill(process);
 
-    let (process, address) = restart(&small, &ledger, 10);
-    let mut publisher = Client::confirming(address, LARGE + 1, Dice(1), &ledger).unwrap();
+    let (process, address) = restart(&small, &history, 10);
+    let mut publisher = Client::confirming(address, LARGE + 1, Rng(1), &history).unwrap();
     fill(&mut publisher, &small);
-    let mut consumer = Client::confirming(address, 20, Dice(1), &ledger).unwrap();
+    let mut consumer = Client::confirming(address, 20, Rng(1), &history).unwrap();
     let there = count(&mut consumer);
     take(&mut consumer, there);
     await_space(&mut publisher);
@@ -174,17 +174,17 @@ fn a_disk_that_fills_up_holds_publishers_before_it_is_full() {
     assert_eq!(publisher.blocked, None);
     kill(process);
 
-    let (process, _) = restart(&small, &ledger, 30);
+    let (process, _) = restart(&small, &history, 30);
     kill(process);
 }
 
-/// A broker that has no limit to keep, on a disk that something else has nearly filled, and a publisher whose last message finds no
-/// space.
-fn without_space(small: &Small, ballast: &Path, ledger: &Shared) -> (Process, SocketAddr, Client) {
+/// A broker that has no limit to keep, on a disk that something else has nearly filled, and a
+/// publisher whose last message finds no space.
+fn without_space(small: &Small, ballast: &Path, history: &Shared) -> (Process, SocketAddr, Client) {
     std::fs::write(small.path().join("config.toml"), "disk_free_limit = 0\n").unwrap();
     std::fs::write(ballast, vec![1; 40 << 20]).unwrap();
-    let (mut process, address) = restart(small, ledger, 0);
-    let mut publisher = Client::confirming(address, LARGE, Dice(1), ledger).unwrap();
+    let (mut process, address) = restart(small, history, 0);
+    let mut publisher = Client::confirming(address, LARGE, Rng(1), history).unwrap();
     // A little at a time: who waits for a confirm publishes nothing, and is told nothing.
     let deadline = Instant::now() + PATIENCE;
     while publisher.unconfirmed() == 0 {
@@ -200,38 +200,39 @@ fn without_space(small: &Small, ballast: &Path, ledger: &Shared) -> (Process, So
 }
 
 #[test]
-fn a_disk_that_is_full_confirms_nothing_until_there_is_space() {
+fn a_disk_that_is_full_confirms_nothing_until_acknowledgements_make_room() {
     let Some(small) = Small::new() else { return };
-    let (ballast, ledger) = (small.path().join("ballast"), new_ledger());
-    let (process, address, mut publisher) = without_space(&small, &ballast, &ledger);
-    // Who consumes is served; who publishes is told.
-    let mut consumer = Client::confirming(address, 20, Dice(1), &ledger).unwrap();
+    let (ballast, history) = (small.path().join("ballast"), new_ledger());
+    let (process, address, mut publisher) = without_space(&small, &ballast, &history);
+    // Who consumes is served, and makes room: nobody else does. Who publishes is told.
+    let mut consumer = Client::confirming(address, 20, Rng(1), &history).unwrap();
     take(&mut consumer, 5);
     fill(&mut publisher, &small);
     assert!(publisher.unconfirmed() > 0, "confirmed, though the disk is full");
-    std::fs::remove_file(&ballast).unwrap();
+    let there = count(&mut consumer);
+    take(&mut consumer, there);
     await_space(&mut publisher);
     for _ in 0..20 {
         publisher.publish("routing-key=q0", &["q0"], true).unwrap();
     }
     publisher.await_confirms(0).unwrap();
     kill(process);
-    let (process, _) = restart(&small, &ledger, 30);
+    let (process, _) = restart(&small, &history, 30);
     kill(process);
 }
 
 #[test]
 fn killed_on_a_full_disk_it_loses_nothing() {
     let Some(small) = Small::new() else { return };
-    let (ballast, ledger) = (small.path().join("ballast"), new_ledger());
-    let (process, _, _publisher) = without_space(&small, &ballast, &ledger);
+    let (ballast, history) = (small.path().join("ballast"), new_ledger());
+    let (process, _, _publisher) = without_space(&small, &ballast, &history);
     kill(process);
     let (process, address) = small.serve();
-    let mut consumer = Client::confirming(address, 20, Dice(1), &ledger).unwrap();
+    let mut consumer = Client::confirming(address, 20, Rng(1), &history).unwrap();
     let there = count(&mut consumer);
     take(&mut consumer, there / 2);
     kill(process);
     std::fs::remove_file(&ballast).unwrap();
-    let (process, _) = restart(&small, &ledger, 30);
+    let (process, _) = restart(&small, &history, 30);
     kill(process);
 }

@@ -1,10 +1,11 @@
-//! What works on a broker until it is killed: publishers with windows, consumers that acknowledge or do not, transactions, definitions
-//! that come and go. Each is a loop over one client, which writes down what it does.
+//! Clients that work on a broker until it is killed: publishers with windows, consumers that
+//! acknowledge or do not, transactions, definitions that come and go. Each is a loop over one
+//! client, which records what it does.
 
 use std::net::SocketAddr;
 
-use crate::client::{Client, Dice, Event, Shared, Worked, number};
-use crate::ledger::{Id, Sure};
+use crate::client::{Client, Event, Rng, Shared, Worked, number};
+use crate::history::{Id, Sure};
 
 /// Queues that publishers share, and consumers.
 pub const SHARED: [&str; 4] = ["q0", "q1", "q2", "q3"];
@@ -29,7 +30,7 @@ pub fn declare(client: &mut Client) -> Worked {
     }
     for queue in SHARED.into_iter().chain(TRANSACTED).chain(OWN).chain([MARKS]) {
         client.call("queue.declare", &format!("queue={queue} durable"))?;
-        client.ledger().known.insert(format!("queue {queue}"), Sure::Yes);
+        client.history().known.insert(format!("queue {queue}"), Sure::Yes);
     }
     let all = ["q0", "q1", "q2"].map(|queue| (queue, "all", ""));
     let some = ["q1", "q3"].map(|queue| (queue, "some", "k"));
@@ -42,14 +43,14 @@ pub fn declare(client: &mut Client) -> Worked {
 }
 
 /// Publishes to the shared queues, so many at most without a confirm.
-pub fn publish(address: SocketAddr, number: u32, dice: Dice, ledger: Shared) -> Worked {
-    let mut client = Client::confirming(address, number, dice, &ledger)?;
+pub fn publish(address: SocketAddr, number: u32, rng: Rng, history: Shared) -> Worked {
+    let mut client = Client::confirming(address, number, rng, &history)?;
     for n in 0.. {
         // A long round ends with less load: what piles up has to be read again.
-        let burst = if n < 40 { client.dice.below(60) } else { 1 };
+        let burst = if n < 40 { client.rng.below(60) } else { 1 };
         for _ in 0..=burst {
-            let persistent = client.dice.below(5) > 0;
-            match client.dice.below(8) {
+            let persistent = client.rng.below(5) > 0;
+            match client.rng.below(8) {
                 0 => client.publish("exchange=all", &["q0", "q1", "q2"], persistent)?,
                 1 => client.publish("exchange=some routing-key=k", &["q1", "q3"], persistent)?,
                 n => {
@@ -58,23 +59,23 @@ pub fn publish(address: SocketAddr, number: u32, dice: Dice, ledger: Shared) -> 
                 }
             };
         }
-        let window = client.dice.below(150) as usize;
+        let window = client.rng.below(150) as usize;
         client.await_confirms(window)?;
     }
     Ok(())
 }
 
 /// Consumes one of the shared queues.
-pub fn consume(address: SocketAddr, number: u32, dice: Dice, ledger: Shared) -> Worked {
-    let mut client = Client::confirming(address, number, dice, &ledger)?;
-    let queue = SHARED[client.dice.below(3) as usize];
+pub fn consume(address: SocketAddr, number: u32, rng: Rng, history: Shared) -> Worked {
+    let mut client = Client::confirming(address, number, rng, &history)?;
+    let queue = SHARED[client.rng.below(3) as usize];
     let mut held: Vec<(u64, Id)> = Vec::new();
     client.queues.insert("c".to_owned(), queue);
     client.send("basic.qos", "prefetch-count=60")?;
     client.send("basic.consume", &format!("queue={queue} consumer-tag=c"))?;
     for n in 1_u64.. {
         let Event::Message { tag, found } = client.event()? else { continue };
-        match client.dice.below(20) {
+        match client.rng.below(20) {
             0..10 => {
                 client.gives_up(queue, found.id, "ack sent");
                 client.send("basic.ack", &format!("delivery-tag={tag}"))?;
@@ -87,9 +88,9 @@ pub fn consume(address: SocketAddr, number: u32, dice: Dice, ledger: Shared) -> 
             _ => held.push((tag, found.id)),
         }
         if let Some((tag, _)) = held.last().copied()
-            && (held.len() > 50 || client.dice.one_in(40))
+            && (held.len() > 50 || client.rng.one_in(40))
         {
-            match client.dice.below(6) {
+            match client.rng.below(6) {
                 0 => client.recover()?,
                 1 => client.send("basic.nack", &format!("delivery-tag={tag} multiple requeue"))?,
                 _ => {
@@ -108,16 +109,16 @@ pub fn consume(address: SocketAddr, number: u32, dice: Dice, ledger: Shared) -> 
 }
 
 /// Publishes and acknowledges in transactions.
-pub fn transact(address: SocketAddr, number: u32, dice: Dice, ledger: Shared) -> Worked {
-    let mut client = Client::open(address, number, dice, &ledger)?;
+pub fn transact(address: SocketAddr, number: u32, rng: Rng, history: Shared) -> Worked {
+    let mut client = Client::open(address, number, rng, &history)?;
     client.call("tx.select", "")?;
     // Got and not acknowledged: queue and tag.
     let mut held: Vec<(&'static str, Id, u64)> = Vec::new();
     for n in 0.. {
         let transaction = u64::from(number) << 32 | n;
         let mut published = Vec::new();
-        for _ in 0..client.dice.below(6) {
-            match client.dice.below(4) {
+        for _ in 0..client.rng.below(6) {
+            match client.rng.below(4) {
                 0 => {
                     let id = client.publish_in("exchange=both", &TRANSACTED, true, Some(transaction))?;
                     published.extend(TRANSACTED.map(|queue| (queue, id)));
@@ -129,37 +130,37 @@ pub fn transact(address: SocketAddr, number: u32, dice: Dice, ledger: Shared) ->
                 }
             }
         }
-        for _ in 0..client.dice.below(4) {
-            let queue = TRANSACTED[client.dice.below(2) as usize];
-            client.ledger().all_are_asked_for(queue);
+        for _ in 0..client.rng.below(4) {
+            let queue = TRANSACTED[client.rng.below(2) as usize];
+            client.history().all_are_asked_for(queue);
             client.queues.insert(String::new(), queue);
             client.send("basic.get", &format!("queue={queue}"))?;
             if let Event::Message { tag, found } = client.event()? {
                 held.push((queue, found.id, tag));
             }
         }
-        let count = client.dice.below(held.len() as u64 + 1) as usize;
+        let count = client.rng.below(held.len() as u64 + 1) as usize;
         let acked: Vec<_> = held.iter().take(count).copied().collect();
         for (_, _, tag) in &acked {
             client.send("basic.ack", &format!("delivery-tag={tag}"))?;
         }
-        if client.dice.one_in(6) {
+        if client.rng.one_in(6) {
             client.call("tx.rollback", "")?;
             // What a rollback brings back may be acknowledged again.
             continue;
         }
         let acks: Vec<_> = acked.iter().map(|(queue, id, _)| (*queue, *id)).collect();
         held.drain(..count);
-        client.ledger().commits(&published, &acks, transaction);
+        client.history().commits(&published, &acks, transaction);
         client.call("tx.commit", "")?;
-        client.ledger().committed(&published, &acks);
+        client.history().committed(&published, &acks);
     }
     Ok(())
 }
 
 /// Declares and deletes durable queues, exchanges and bindings, with messages in the queues.
-pub fn define(address: SocketAddr, number: u32, dice: Dice, ledger: Shared) -> Worked {
-    let mut client = Client::confirming(address, number, dice, &ledger)?;
+pub fn define(address: SocketAddr, number: u32, rng: Rng, history: Shared) -> Worked {
+    let mut client = Client::confirming(address, number, rng, &history)?;
     // Not to come back: one that is not durable, one that is exclusive, and an exchange.
     client.call("queue.declare", "queue=passing")?;
     client.call("queue.bind", "queue=passing exchange=all")?;
@@ -168,16 +169,16 @@ pub fn define(address: SocketAddr, number: u32, dice: Dice, ledger: Shared) -> W
     client.call("exchange.declare", "exchange=fleeting type=topic")?;
     client.call("queue.bind", "queue=q0 exchange=fleeting routing-key=#")?;
     loop {
-        let queue = PASSING[client.dice.below(10) as usize];
-        let exchange = EXCHANGES[client.dice.below(4) as usize];
-        let is = |client: &Client, name: &str| client.ledger().known.get(name).is_some_and(|sure| *sure == Sure::Yes);
+        let queue = PASSING[client.rng.below(10) as usize];
+        let exchange = EXCHANGES[client.rng.below(4) as usize];
+        let is = |client: &Client, name: &str| client.history().known.get(name).is_some_and(|sure| *sure == Sure::Yes);
         let (has_queue, has_exchange) =
             (is(&client, &format!("queue {queue}")), is(&client, &format!("exchange {exchange}")));
         let binding = format!("binding {exchange} {queue}");
-        match client.dice.below(12) {
+        match client.rng.below(12) {
             0 if has_queue => {
-                client.ledger().all_may_go(queue, "queue.delete sent");
-                let all = client.ledger().bindings(queue);
+                client.history().all_may_go(queue, "queue.delete sent");
+                let all = client.history().bindings(queue);
                 change(
                     &mut client,
                     &[format!("queue {queue}")],
@@ -185,10 +186,10 @@ pub fn define(address: SocketAddr, number: u32, dice: Dice, ledger: Shared) -> W
                     Sure::No,
                     &format!("queue.delete queue={queue}"),
                 )?;
-                client.ledger().all_are_gone(queue);
+                client.history().all_are_gone(queue);
             }
             1 if has_exchange => {
-                let all = client.ledger().bindings(exchange);
+                let all = client.history().bindings(exchange);
                 let method = format!("exchange.delete exchange={exchange}");
                 change(&mut client, &[format!("exchange {exchange}")], all, Sure::No, &method)?;
             }
@@ -210,7 +211,7 @@ pub fn define(address: SocketAddr, number: u32, dice: Dice, ledger: Shared) -> W
             }
             _ if has_queue => {
                 let to = if is(&client, &binding) { format!("exchange={exchange}") } else { String::new() };
-                let persistent = client.dice.below(4) > 0;
+                let persistent = client.rng.below(4) > 0;
                 client.publish(&format!("{to} routing-key={queue}"), &[queue], persistent)?;
                 client.await_confirms(0)?;
             }
@@ -223,8 +224,8 @@ pub fn define(address: SocketAddr, number: u32, dice: Dice, ledger: Shared) -> W
 fn change(client: &mut Client, names: &[String], with_them: Vec<String>, then: Sure, call: &str) -> Worked {
     let names: Vec<String> = names.iter().cloned().chain(with_them).collect();
     let set = |client: &Client, sure: Sure| {
-        let mut ledger = client.ledger();
-        ledger.known.extend(names.iter().map(|name| (name.clone(), sure)));
+        let mut history = client.history();
+        history.known.extend(names.iter().map(|name| (name.clone(), sure)));
     };
     set(client, Sure::Maybe);
     let (method, text) = call.split_once(' ').expect("a method with fields");

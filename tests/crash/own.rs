@@ -1,10 +1,11 @@
-//! A client that has a queue for itself, and so knows at each moment what is in it, in which order, and what is marked as redelivered.
+//! A client that has a queue for itself, and so knows at each moment what is in it, in which order,
+//! and what is marked as redelivered.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use crate::client::{Client, Dice, Event, Shared, Worked};
-use crate::ledger::{Found, Id};
+use crate::client::{Client, Event, Rng, Shared, Worked};
+use crate::history::{Found, Id};
 use crate::load::taken;
 
 /// The queue as it must be now.
@@ -22,17 +23,17 @@ struct Own {
 pub fn own(
     address: SocketAddr,
     number: u32,
-    dice: Dice,
-    ledger: Shared,
+    rng: Rng,
+    history: Shared,
     queue: &'static str,
     there: Vec<Found>,
 ) -> Worked {
-    let mut client = Client::confirming(address, number, dice, &ledger)?;
+    let mut client = Client::confirming(address, number, rng, &history)?;
     client.queues.insert(String::new(), queue);
     let ready: BTreeMap<_, _> = (0..).zip(there.iter().map(|found| (found.id, true))).collect();
     let mut own = Own { client, queue, places: ready.len() as u64, ready, unacked: BTreeMap::new() };
     loop {
-        match own.client.dice.below(40) {
+        match own.client.rng.below(40) {
             0..14 => own.publish()?,
             14..24 => own.get()?,
             24..30 => own.ack()?,
@@ -48,9 +49,9 @@ pub fn own(
 
 impl Own {
     fn publish(&mut self) -> Worked {
-        for _ in 0..=self.client.dice.below(12) {
-            let persistent = self.client.dice.below(4) > 0;
-            let to = if self.client.dice.one_in(2) { "exchange=own " } else { "" };
+        for _ in 0..=self.client.rng.below(12) {
+            let persistent = self.client.rng.below(4) > 0;
+            let to = if self.client.rng.one_in(2) { "exchange=own " } else { "" };
             let id = self.client.publish(&format!("{to}routing-key={}", self.queue), &[self.queue], persistent)?;
             self.ready.insert(self.places, (id, false));
             self.places += 1;
@@ -59,16 +60,16 @@ impl Own {
     }
 
     fn get(&mut self) -> Worked {
-        for _ in 0..=self.client.dice.below(5) {
+        for _ in 0..=self.client.rng.below(5) {
             let next = self.ready.pop_first();
-            let auto = self.client.dice.one_in(6);
+            let auto = self.client.rng.one_in(6);
             if let Some((_, (id, _))) = next {
-                self.client.ledger().is_asked_for(self.queue, id);
+                self.client.history().is_asked_for(self.queue, id);
             }
             let text = format!("queue={}{}", self.queue, if auto { " no-ack" } else { "" });
             if auto && let Some((_, (id, _))) = next {
                 // Gone with the delivery: sure once something later is.
-                self.client.ledger().may_go_when_delivered(self.queue, id);
+                self.client.history().may_go_when_delivered(self.queue, id);
             }
             self.client.send("basic.get", &text)?;
             match (self.client.event()?, next) {
@@ -90,13 +91,13 @@ impl Own {
 
     /// A delivery tag that is out.
     fn any(&mut self) -> Option<u64> {
-        let n = self.client.dice.below(self.unacked.len().max(1) as u64);
+        let n = self.client.rng.below(self.unacked.len().max(1) as u64);
         self.unacked.keys().nth(n as usize).copied()
     }
 
     fn ack(&mut self) -> Worked {
         let Some(tag) = self.any() else { return Ok(()) };
-        let is_all = self.client.dice.one_in(3);
+        let is_all = self.client.rng.one_in(3);
         let later = if is_all { self.unacked.split_off(&(tag + 1)) } else { BTreeMap::new() };
         let acked = if is_all {
             std::mem::replace(&mut self.unacked, later)
@@ -112,7 +113,7 @@ impl Own {
     fn nack(&mut self) -> Worked {
         let Some(tag) = self.any() else { return Ok(()) };
         let Some((at, id)) = self.unacked.remove(&tag) else { return Ok(()) };
-        if self.client.dice.one_in(3) {
+        if self.client.rng.one_in(3) {
             self.client.gives_up(self.queue, id, "nack sent");
             return self.client.send("basic.nack", &format!("delivery-tag={tag}"));
         }
@@ -140,15 +141,15 @@ impl Own {
     fn delete(&mut self) -> Worked {
         let name = format!("queue {}", self.queue);
         self.client.await_confirms(0)?;
-        self.client.ledger().all_may_go(self.queue, "queue.delete sent");
-        self.client.ledger().may_be(&name);
+        self.client.history().all_may_go(self.queue, "queue.delete sent");
+        self.client.history().may_be(&name);
         let count = taken(&mut self.client, "queue.delete", &format!("queue={}", self.queue))?;
         assert_eq!(count, self.ready.len() as u64, "{}: deleted", self.queue);
-        self.client.ledger().all_are_gone(self.queue);
+        self.client.history().all_are_gone(self.queue);
         self.ready.clear();
         self.unacked.clear();
         self.client.call("queue.declare", &format!("queue={} durable", self.queue))?;
-        self.client.ledger().is_there(&name);
+        self.client.history().is_there(&name);
         self.client.call("queue.bind", &format!("queue={0} exchange=own routing-key={0}", self.queue))?;
         Ok(())
     }

@@ -1,23 +1,25 @@
-//! A publisher, a broker and a consumer in one thread, without sockets: whole batches take the way from `receive` to `take`
-//! under the eyes of a [`Meter`]. It knows neither what is metered nor what is to come out.
+//! A publisher, a broker and a consumer in one thread, without sockets: whole batches take the way
+//! from `receive` to `take` under the eyes of a [`Meter`]. It knows neither what is metered nor
+//! what is to come out.
 
-#[path = "../model/client.rs"]
+#[path = "../model/methods.rs"]
 #[expect(dead_code, reason = "the model needs the rest of it")]
-mod client;
+mod methods;
 
-use client::Fields;
 use leveret::broker::node::Node;
 use leveret::clock::Tick;
 use leveret::config::Config;
 use leveret::limits;
-use leveret::outbox::{Outbox, Taken};
+use leveret::outbox::buffer::WriteBatch;
+use leveret::outbox::{Drained, Outbox};
 use leveret::session::Session;
-use leveret::wire::frame::{self, Kind, Scan};
+use leveret_wire::frame::{self, FrameKind, FrameScan};
+use methods::Fields;
 use std::sync::Arc;
 
 const FRAME_MAX: u32 = 131_072;
 
-/// Who looks on while the broker works. What the clients do meanwhile is not shown to it.
+/// An observer of the broker's work. The clients' work is not shown to it.
 pub trait Meter {
     /// Does a piece of the broker's work.
     fn meter<T>(&mut self, work: impl FnOnce() -> T) -> T;
@@ -43,9 +45,11 @@ pub enum Exchange {
     Topic(usize),
     /// `amq.headers`, bound without arguments: everything matches.
     Headers,
+    /// `amq.headers`, to which `amq.fanout` is bound, to which the queue is bound.
+    HeadersThenFanout,
 }
 
-/// What becomes of the messages.
+/// Fate of the messages.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// They stay in their queue.
@@ -96,16 +100,17 @@ pub struct Flow {
     plan: Plan,
     publisher: Session,
     consumer: Session,
-    /// What the publisher sends.
+    /// Octets that the publisher sends.
     batch: Vec<u8>,
     /// Octets of a message that a queue keeps.
     pub octets: usize,
-    /// What the consumer sends: as many acks as there are deliveries, and the tag of the last one.
+    /// Octets that the consumer sends: as many acks as there are deliveries, and the tag of the
+    /// last one.
     acks: Vec<u8>,
     acked: u64,
     /// The writers' spare buffers.
-    published: Vec<u8>,
-    delivered: Vec<u8>,
+    published: WriteBatch,
+    delivered: WriteBatch,
 }
 
 impl Flow {
@@ -116,8 +121,13 @@ impl Flow {
         let mut consumer = log_in(&node);
         for queue in 0..plan.queues {
             let (name, tag) = (format!("q{queue}"), format!("c{queue}"));
-            say(&mut consumer, &client::declare(1, name.as_bytes(), &[false; 5]));
-            if let Some((exchange, pattern)) = plan.binding() {
+            say(&mut consumer, &methods::declare(1, name.as_bytes(), &[false; 5]));
+            if let Some((mut exchange, pattern)) = plan.binding() {
+                if plan.exchange == Exchange::HeadersThenFanout {
+                    let bind = Fields::new().short(0).name(b"amq.fanout").name(exchange).name(pattern);
+                    say(&mut consumer, &bind.bits(&[false]).text(b"").method(1, 40, 30));
+                    exchange = b"amq.fanout";
+                }
                 let bind = Fields::new().short(0).name(name.as_bytes()).name(exchange).name(pattern);
                 say(&mut consumer, &bind.bits(&[false]).text(b"").method(1, 50, 20));
             }
@@ -126,28 +136,29 @@ impl Flow {
             }
             let no_ack = plan.fate == Fate::AutoAck;
             say(&mut consumer, &Fields::new().long(0).short(1000).bits(&[false]).method(1, 60, 10));
-            say(&mut consumer, &client::consume(1, name.as_bytes(), tag.as_bytes(), &[false, no_ack, false, false]));
+            say(&mut consumer, &methods::consume(1, name.as_bytes(), tag.as_bytes(), &[false, no_ack, false, false]));
         }
         if plan.confirms {
             say(&mut publisher, &Fields::new().bits(&[false]).method(1, 85, 10));
         }
-        let content = client::content(1, plan.properties, &vec![b'x'; plan.size], FRAME_MAX as usize);
+        let content = methods::content(1, plan.properties, &vec![b'x'; plan.size], FRAME_MAX as usize);
         let (exchange, _) = plan.binding().unwrap_or_default();
-        let publish = |n: usize| client::publish(1, exchange, plan.key(n).as_bytes(), false, &content);
+        let publish = |n: usize| methods::publish(1, exchange, plan.key(n).as_bytes(), false, &content);
         Self {
             batch: (0..plan.batch).flat_map(publish).collect(),
             octets: exchange.len() + plan.key(0).len() + 2 + plan.properties.len() + plan.size,
-            acks: client::ack(1, 0, plan.fate == Fate::AckBatch).repeat(plan.acks()),
+            acks: methods::ack(1, 0, plan.fate == Fate::AckBatch).repeat(plan.acks()),
             acked: 0,
-            published: Vec::new(),
-            delivered: Vec::new(),
+            published: WriteBatch::new(publisher.outbox().memory()),
+            delivered: WriteBatch::new(consumer.outbox().memory()),
             plan,
             publisher,
             consumer,
         }
     }
 
-    /// One batch: the publisher's read, the consumer's write, the read of its acknowledgements, the write of the confirms.
+    /// One batch: the publisher's read, the consumer's write, the read of its acknowledgements, the
+    /// write of the confirms.
     ///
     /// # Panics
     /// If anything is not delivered or not confirmed.
@@ -155,7 +166,7 @@ impl Flow {
         let Self { plan, publisher, consumer, batch, published, delivered, acks, .. } = self;
         assert_eq!(meter.meter(|| publisher.receive(batch, Tick(0))), Ok(batch.len()));
         meter.meter(|| write(consumer.outbox(), delivered));
-        let bodies = count(delivered, Kind::Body);
+        let bodies = count(delivered, FrameKind::Body);
         assert_eq!(bodies, if plan.fate == Fate::Kept { 0 } else { plan.batch * plan.queues }, "{}", plan.name);
         if !acks.is_empty() {
             let every = (bodies / plan.acks()) as u64;
@@ -168,15 +179,16 @@ impl Flow {
             assert!(delivered.is_empty(), "{}", plan.name);
         }
         meter.meter(|| write(publisher.outbox(), published));
-        assert_eq!(count(published, Kind::Method), usize::from(plan.confirms), "{}", plan.name);
+        assert_eq!(count(published, FrameKind::Method), usize::from(plan.confirms), "{}", plan.name);
     }
 }
 
 impl Flow {
-    /// A consumer comes to the one queue, and takes what is in it, as fast as its writer lets it: how many messages.
+    /// A consumer comes to the one queue, and takes what is in it, as fast as its writer lets it:
+    /// how many messages.
     pub fn drain(&mut self, meter: &mut impl Meter) -> usize {
         let Self { consumer, delivered, .. } = self;
-        let consume = client::consume(1, b"q0", b"c0", &[false, true, false, true]);
+        let consume = methods::consume(1, b"q0", b"c0", &[false, true, false, true]);
         assert_eq!(meter.meter(|| consumer.receive(&consume, Tick(0))), Ok(consume.len()));
         let mut bodies = 0;
         loop {
@@ -184,8 +196,8 @@ impl Flow {
             if delivered.is_empty() {
                 return bodies;
             }
-            bodies += count(delivered, Kind::Body);
-            assert_eq!(meter.meter(|| consumer.ring(Tick(0))), Ok(()));
+            bodies += count(delivered, FrameKind::Body);
+            assert_eq!(meter.meter(|| consumer.notified(Tick(0))), Ok(()));
         }
     }
 }
@@ -206,7 +218,7 @@ impl Plan {
             Exchange::Default => None,
             Exchange::Fanout => Some((b"amq.fanout", b"")),
             Exchange::Topic(_) => Some((b"amq.topic", b"orders.*.new")),
-            Exchange::Headers => Some((b"amq.headers", b"")),
+            Exchange::Headers | Exchange::HeadersThenFanout => Some((b"amq.headers", b"")),
         }
     }
 
@@ -214,7 +226,7 @@ impl Plan {
     fn key(&self, n: usize) -> String {
         match self.exchange {
             Exchange::Default => "q0".to_owned(),
-            Exchange::Fanout | Exchange::Headers => String::new(),
+            Exchange::Fanout | Exchange::Headers | Exchange::HeadersThenFanout => String::new(),
             Exchange::Topic(keys) => format!("orders.{:02}.new", n % keys),
         }
     }
@@ -222,30 +234,29 @@ impl Plan {
 
 fn log_in(node: &Arc<Node>) -> Session {
     let mut session = Session::new(Arc::clone(node), ([127, 0, 0, 1], 50_000).into(), Tick(0));
-    say(&mut session, &client::handshake(FRAME_MAX, 0));
+    say(&mut session, &methods::handshake(FRAME_MAX, 0));
     assert!(session.is_open());
-    say(&mut session, &client::open(1));
+    say(&mut session, &methods::open(1));
     session
 }
 
 /// A request whose answer is not looked at.
 fn say(session: &mut Session, octets: &[u8]) {
     assert_eq!(session.receive(octets, Tick(0)), Ok(octets.len()));
-    write(session.outbox(), &mut Vec::new());
+    write(session.outbox(), &mut WriteBatch::default());
 }
 
-/// What a writing task does, but for the socket.
-fn write(outbox: &Outbox, spare: &mut Vec<u8>) {
-    spare.clear();
-    if spare.capacity() > limits::KEEP_BUFFER {
-        *spare = Vec::new();
-    }
-    assert_ne!(outbox.take(spare), Taken::Finished);
+/// Does a writer task's work, but for the socket.
+fn write(outbox: &Outbox, spare: &mut WriteBatch) {
+    spare.clear(limits::KEEP_BUFFER);
+    assert_ne!(outbox.take(spare), Drained::Finished);
 }
 
-fn count(mut octets: &[u8], kind: Kind) -> usize {
-    let mut found = 0;
-    while let Ok(Scan::Frame(frame, used)) = frame::scan(octets, FRAME_MAX) {
+fn count(batch: &WriteBatch, kind: FrameKind) -> usize {
+    let (mut found, mut all) = (0, Vec::new());
+    batch.copy_to(&mut all);
+    let mut octets = &all[..];
+    while let Ok(FrameScan::Frame(frame, used)) = frame::scan(octets, FRAME_MAX) {
         found += usize::from(frame.kind == kind);
         octets = &octets[used..];
     }

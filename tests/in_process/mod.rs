@@ -1,16 +1,16 @@
-//! A broker of the test program itself, for the conformance suite. It knows no case.
+//! A broker of the test program itself, for the conformance suite.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use leveret::store::simulated::SimulatedDisk;
 use leveret::{Broker, Config};
+use leveret_journal::simulated::SimulatedDisk;
 use tokio::sync::oneshot;
 
 /// One that runs until it is dropped.
 pub struct InProcess {
     address: SocketAddr,
-    /// What it waits for is that this goes.
+    /// Sender whose end ends the broker.
     _end: oneshot::Sender<()>,
 }
 
@@ -25,8 +25,9 @@ impl InProcess {
                 let bind = vec!["127.0.0.1:0".parse().expect("an address")];
                 // What is persistent goes the whole way, to files that need no directory.
                 // A small disk has small segments.
-                let disk = Arc::new(SimulatedDisk::new(1, 1 << 28));
-                let broker = Broker::start_on(Config { bind, ..Config::default() }, disk).await.expect("a broker");
+                let disk = Arc::new(SimulatedDisk::new(1, 1 << 26));
+                let config = Config { bind, disk_free_limit: 0, ..Config::default() };
+                let broker = Broker::start_on(config, disk).await.expect("a broker");
                 told.send(broker.address()).expect("the address is waited for");
                 let _dropped = is_over.await;
             });

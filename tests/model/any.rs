@@ -1,14 +1,14 @@
-//! Any octets on one connection, and what must hold whatever they are. It knows no state of the protocol.
+//! Any octets on one connection, and what must hold whatever they are.
 
-use crate::model::client;
-use crate::model::line::Line;
+use crate::model::client::Client;
+use crate::model::methods;
 use leveret::broker::node::Node;
 use leveret::clock::Tick;
 use leveret::config::Config;
 use std::sync::Arc;
 
-/// The first octet chooses whether a handshake comes first and how large pieces are; in what follows, each piece is led
-/// by an octet that lets time pass.
+/// The first octet chooses whether a handshake comes first and how large pieces are; in what
+/// follows, each piece is led by an octet that lets time pass.
 ///
 /// # Panics
 /// Where the session breaks a promise.
@@ -17,30 +17,30 @@ pub fn run(octets: &[u8]) {
     let config = Config { memory_high_watermark: 4096, max_message_size: 2048, ..Config::default() };
     let node = Arc::new(Node::new(config));
     let mut now = Tick(1);
-    let mut line = Line::new(&node, now);
+    let mut client = Client::new(&node, now);
     if choice & 1 != 0 {
-        line.send(&client::handshake(4096, 10), 0, now);
-        line.ear.frame_max = 4096;
+        client.send(&methods::handshake(4096, 10), 0, now);
+        client.decoder.frame_max = 4096;
     }
     if choice & 2 != 0 {
-        line.send(&client::open(1), 0, now);
+        client.send(&methods::open(1), 0, now);
     }
     let piece = [usize::MAX, 1, 2, 3, 5, 7, 8, 11, 16, 23, 32, 64, 100, 200, 400, 1000][usize::from(choice >> 4)];
     let mut rest = octets;
     while let Some((&pause, behind)) = rest.split_first()
-        && !line.over
+        && !client.over
     {
         let (piece, behind) = behind.split_at(piece.min(behind.len()));
         rest = behind;
         now = now + if pause > 250 { u64::from(pause) * 100 } else { 0 };
-        line.tick(now);
-        line.send(piece, 0, now);
+        client.tick(now);
+        client.send(piece, 0, now);
         if pause & 1 == 0 {
-            line.ring(now);
+            client.ring(now);
         }
     }
-    let mut names = line.queues_named();
-    line.end();
+    let mut names = client.queues_named();
+    client.end();
     let vhost = node.vhost(b"/").expect("there is one");
     let is_known = names.remove(&Vec::new());
     for name in &names {
@@ -51,6 +51,6 @@ pub fn run(octets: &[u8]) {
     }
     // Queues that the broker named are not found here.
     if !is_known {
-        assert_eq!(node.counters().memory(), 0, "memory of messages that nobody holds");
+        assert_eq!(node.context().memory().used_by_messages(), 0, "memory of messages that nobody holds");
     }
 }

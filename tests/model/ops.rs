@@ -1,9 +1,9 @@
-//! Operations as records of four octets, so that a fuzzer and a property test draw from one source. It knows no broker.
+//! Operations as records of four octets, so that a fuzzer and a property test draw from one source.
 
-/// What one operation is made from.
+/// Octets that one operation is made from.
 pub type Record = [u8; 4];
 
-/// What to do on a channel.
+/// Operation on a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     Open,
@@ -28,9 +28,9 @@ pub enum Op {
     Delete,
     /// Time passes.
     Tick,
-    /// What follows is sent in pieces of another size.
+    /// Send what follows in pieces of another size.
     Piece,
-    /// What follows is sent in one go.
+    /// Send what follows in one go.
     Gather,
     /// The connection ends, and another one comes.
     Hangup,
@@ -95,7 +95,8 @@ impl Step {
         [b"t1", b"t2", b"t3", b"t4"][usize::from(self.number & 3)]
     }
 
-    /// How much a body is padded: mostly little, sometimes more than one frame, seldom more than an outbox takes.
+    /// How much a body is padded: mostly little, sometimes more than one frame, seldom more than an
+    /// outbox takes.
     pub fn padding(&self) -> usize {
         [0, 7, 100, 5_000][usize::from(self.number >> 2 & 3)] + if self.number >= 250 { 300_000 } else { 0 }
     }

@@ -1,10 +1,10 @@
-//! Two connections to one broker, driven by records, held against the books after each step. It knows frames only through
-//! `client` and `ear`.
+//! Two connections to one broker, driven by records, held against the model after each step. It
+//! knows frames only through `client` and `decoder`.
 
-use crate::model::books::{Books, Consumer, Delivery, Mode, Pending, Place};
-use crate::model::client;
-use crate::model::ear::{self, Fields as Read, Heard};
-use crate::model::line::Line;
+use crate::model::broker_model::{BrokerModel, Consumer, Delivery, Mode, Pending, Place};
+use crate::model::client::Client;
+use crate::model::decoder::{self, Fields as Read, Received};
+use crate::model::methods;
 use crate::model::ops::{Op, Record, Step};
 use leveret::broker::node::Node;
 use leveret::clock::Tick;
@@ -37,21 +37,22 @@ struct Plan {
     id: u64,
     charge: u64,
     routed: Vec<u64>,
-    /// Whether the channel must survive it, where that is known.
+    /// True if the channel must survive it, where that is known.
     survives: Option<bool>,
 }
 
 struct World {
     node: Arc<Node>,
     now: Tick,
-    lines: [Line; 2],
-    books: Books,
+    clients: [Client; 2],
+    expected: BrokerModel,
     piece: usize,
-    /// Nothing was mangled yet: the books are right.
+    /// Nothing was mangled yet: the model are right.
     known: bool,
     /// Channels that the broker closed and that were not answered yet.
     unanswered: BTreeSet<(usize, u16)>,
-    /// What is to be sent in one go, by which connection, and how many operations more.
+    /// Octets to be sent in one go, by which connection, and the number of operations still to be
+    /// added.
     gathered: Vec<u8>,
     gatherer: usize,
     gathering: u8,
@@ -65,12 +66,12 @@ struct World {
 impl World {
     fn new() -> Self {
         let node = Arc::new(Node::new(Config::default()));
-        let lines = [Line::new(&node, Tick(0)), Line::new(&node, Tick(0))];
+        let clients = [Client::new(&node, Tick(0)), Client::new(&node, Tick(0))];
         let mut world = Self {
             node,
             now: Tick(0),
-            lines,
-            books: Books::default(),
+            clients,
+            expected: BrokerModel::default(),
             piece: 0,
             known: true,
             unanswered: BTreeSet::new(),
@@ -87,11 +88,11 @@ impl World {
     }
 
     fn connect(&mut self, end: usize) {
-        self.lines[end] = Line::new(&self.node, self.now);
+        self.clients[end] = Client::new(&self.node, self.now);
         let heartbeat = if end == 0 { 0 } else { 60 };
-        self.lines[end].send(&client::handshake(FRAME_MAX, heartbeat), self.piece, self.now);
-        self.lines[end].ear.frame_max = FRAME_MAX;
-        assert!(!self.lines[end].over, "the handshake failed");
+        self.clients[end].send(&methods::handshake(FRAME_MAX, heartbeat), self.piece, self.now);
+        self.clients[end].decoder.frame_max = FRAME_MAX;
+        assert!(!self.clients[end].over, "the handshake failed");
     }
 
     fn step(&mut self, mut step: Step) {
@@ -114,7 +115,7 @@ impl World {
         if self.unanswered.contains(&key) && step.flag(5) {
             return self.ignored(step);
         }
-        let is_open = self.books.channels.contains_key(&key);
+        let is_open = self.expected.channels.contains_key(&key);
         if is_open == (step.op == Op::Open) {
             if is_open {
                 return;
@@ -138,54 +139,57 @@ impl World {
         self.perform(&step, &plan);
     }
 
-    /// Sends what was gathered; its effects are in the books already.
+    /// Sends what was gathered; its effects are in the model already.
     fn flush(&mut self) {
         self.gathering = 0;
         let octets = std::mem::take(&mut self.gathered);
         if octets.is_empty() {
             return;
         }
-        let heard = self.lines[self.gatherer].send(&octets, self.piece, self.now);
-        assert!(!heard.iter().any(|one| matches!(one.id, ear::CHANNEL_CLOSE | ear::CONNECTION_CLOSE)), "{heard:?}");
-        self.hear(self.gatherer, heard, None);
+        let received = self.clients[self.gatherer].send(&octets, self.piece, self.now);
+        assert!(
+            !received.iter().any(|one| matches!(one.id, decoder::CHANNEL_CLOSE | decoder::CONNECTION_CLOSE)),
+            "{received:?}"
+        );
+        self.hear(self.gatherer, received, None);
         self.settle_down();
     }
 
     fn perform(&mut self, step: &Step, plan: &Plan) {
         let key = (step.end, step.channel);
-        let heard = self.lines[step.end].send(&plan.octets, self.piece, self.now);
-        let dead = self.lines[step.end].over || self.lines[step.end].ear.closed;
-        let closed = heard.iter().filter(|one| one.id == ear::CHANNEL_CLOSE).count();
+        let received = self.clients[step.end].send(&plan.octets, self.piece, self.now);
+        let dead = self.clients[step.end].over || self.clients[step.end].decoder.closed;
+        let closed = received.iter().filter(|one| one.id == decoder::CHANNEL_CLOSE).count();
         assert!(closed <= 1, "{closed} times channel.close");
         if let Some(survives) = plan.survives {
-            assert_eq!(survives, closed == 0 && !dead, "{step:?} {plan:?} {heard:?}");
+            assert_eq!(survives, closed == 0 && !dead, "{step:?} {plan:?} {received:?}");
         }
         if dead {
             self.bury(step.end);
         } else if closed > 0 {
-            self.books.end_channel(key);
+            self.expected.end_channel(key);
             self.unanswered.insert(key);
         } else {
             let answer = self.carry_out(step, plan);
-            self.check_answer(step, &heard, answer);
+            self.check_answer(step, &received, answer);
         }
-        self.hear(step.end, heard, Some((&plan.queue, step.flag(0))));
+        self.hear(step.end, received, Some((&plan.queue, step.flag(0))));
         if dead {
             self.hear_last_words(step.end);
         }
         self.settle_down();
     }
 
-    /// Errands, until there are none; then everything must be as the books say.
+    /// Does pending actions until there are none; then everything must be as the model say.
     fn settle_down(&mut self) {
         loop {
             let mut quiet = true;
             for end in [0, 1] {
                 let now = self.now;
-                let mut heard = self.lines[end].ring(now);
-                heard.extend(self.lines[end].listen());
-                quiet &= heard.is_empty();
-                self.hear(end, heard, None);
+                let mut received = self.clients[end].ring(now);
+                received.extend(self.clients[end].listen());
+                quiet &= received.is_empty();
+                self.hear(end, received, None);
             }
             if quiet {
                 break;
@@ -194,19 +198,20 @@ impl World {
         self.check();
     }
 
-    /// What an operation that the broker took does to the books. Returns a count that its answer must hold.
+    /// Applies an operation that the broker took to the model. Returns a count that its answer must
+    /// hold.
     fn carry_out(&mut self, step: &Step, plan: &Plan) -> Option<u64> {
         let key = (step.end, step.channel);
-        let books = &mut self.books;
+        let expected = &mut self.expected;
         let f = |bit| step.flag(bit);
         match step.op {
-            Op::Open => drop(books.channels.insert(key, Default::default())),
-            Op::Close => drop(books.end_channel(key)),
+            Op::Open => drop(expected.channels.insert(key, Default::default())),
+            Op::Close => drop(expected.end_channel(key)),
             Op::Bind => {
-                books.bindings.insert((step.exchange().to_vec(), plan.queue.clone(), step.key().to_vec()));
+                expected.bindings.insert((step.exchange().to_vec(), plan.queue.clone(), step.key().to_vec()));
             }
             Op::Unbind => {
-                books.bindings.remove(&(step.exchange().to_vec(), plan.queue.clone(), step.key().to_vec()));
+                expected.bindings.remove(&(step.exchange().to_vec(), plan.queue.clone(), step.key().to_vec()));
             }
             Op::Publish => self.published(step, plan),
             Op::Ack => self.settled(key, plan.tag, f(0), false),
@@ -214,23 +219,23 @@ impl World {
             Op::Reject => self.settled(key, plan.tag, false, f(1)),
             Op::TxCommit | Op::TxRollback => self.transacted(key, step.op == Op::TxCommit),
             Op::Purge => {
-                let queue = books.queues.get_mut(&plan.queue)?;
+                let queue = expected.queues.get_mut(&plan.queue)?;
                 let count = queue.ready();
                 queue.kept.retain(|_, kept| kept.place == Place::Held);
                 return Some(count as u64);
             }
             Op::Delete => {
-                let count = books.queues.get(&plan.queue).map_or(0, |queue| queue.ready());
-                books.delete(&plan.queue);
+                let count = expected.queues.get(&plan.queue).map_or(0, |queue| queue.ready());
+                expected.delete(&plan.queue);
                 return Some(count as u64);
             }
             Op::Cancel => {
-                let gone = books.channels.get_mut(&key)?.consumers.remove(step.tag())?;
-                books.end_if_deserted(gone.queue);
+                let gone = expected.channels.get_mut(&key)?.consumers.remove(step.tag())?;
+                expected.end_if_deserted(gone.queue);
             }
             Op::Consume => {
-                let (queue, number) = (books.queues.get(&plan.queue)?.incarnation, books.number());
-                let channel = books.channels.get_mut(&key)?;
+                let (queue, number) = (expected.queues.get(&plan.queue)?.incarnation, expected.number());
+                let channel = expected.channels.get_mut(&key)?;
                 let consumer = Consumer { number, queue, no_ack: f(0), prefetch: channel.prefetch };
                 channel.consumers.insert(step.tag().to_vec(), consumer);
             }
@@ -242,7 +247,7 @@ impl World {
     }
 
     fn changed_channel(&mut self, step: &Step) {
-        let Some(channel) = self.books.channels.get_mut(&(step.end, step.channel)) else { return };
+        let Some(channel) = self.expected.channels.get_mut(&(step.end, step.channel)) else { return };
         let count = u16::from(step.number & 3);
         match (step.op, &channel.mode) {
             (Op::Qos, _) if step.flag(0) => channel.limit = count,
@@ -253,7 +258,7 @@ impl World {
             }
             (Op::Recover, _) => {
                 for delivery in std::mem::take(&mut channel.outstanding).into_values() {
-                    self.books.conclude(delivery, true);
+                    self.expected.conclude(delivery, true);
                 }
             }
             _ => {}
@@ -264,16 +269,16 @@ impl World {
         let f = |bit| step.flag(bit);
         if !(f(0) && f(5)) {
             let owner = (f(1) && f(4)).then_some(step.end);
-            self.books.declare(name, owner, f(2) && f(4));
+            self.expected.declare(name, owner, f(2) && f(4));
         }
         self.names.insert(name.to_vec());
-        if let Some(channel) = self.books.channels.get_mut(&(step.end, step.channel)) {
+        if let Some(channel) = self.expected.channels.get_mut(&(step.end, step.channel)) {
             channel.last_queue = Some(name.to_vec());
         }
     }
 
     fn published(&mut self, step: &Step, plan: &Plan) {
-        let Some(channel) = self.books.channels.get_mut(&(step.end, step.channel)) else { return };
+        let Some(channel) = self.expected.channels.get_mut(&(step.end, step.channel)) else { return };
         let mandatory = step.flag(0);
         match &mut channel.mode {
             Mode::Transaction { publications, .. } => {
@@ -288,12 +293,12 @@ impl World {
             self.owed.push(plan.id);
         }
         for queue in &plan.routed {
-            self.books.enqueue(*queue, plan.id, plan.charge);
+            self.expected.enqueue(*queue, plan.id, plan.charge);
         }
     }
 
     fn settled(&mut self, key: (usize, u16), tag: u64, multiple: bool, requeue: bool) {
-        let Some(channel) = self.books.channels.get_mut(&key) else { return };
+        let Some(channel) = self.expected.channels.get_mut(&key) else { return };
         let mut settled = BTreeMap::new();
         if !multiple {
             settled.extend(channel.outstanding.remove_entry(&tag));
@@ -306,12 +311,12 @@ impl World {
             return;
         }
         for delivery in settled.into_values() {
-            self.books.conclude(delivery, requeue);
+            self.expected.conclude(delivery, requeue);
         }
     }
 
     fn transacted(&mut self, key: (usize, u16), commit: bool) {
-        let Some(channel) = self.books.channels.get_mut(&key) else { return };
+        let Some(channel) = self.expected.channels.get_mut(&key) else { return };
         let Mode::Transaction { publications, settled } = &mut channel.mode else { return };
         let (publications, settled) = (std::mem::take(publications), std::mem::take(settled));
         if !commit {
@@ -321,8 +326,8 @@ impl World {
         for pending in publications {
             let mut reached = false;
             for queue in pending.queues {
-                reached |= self.books.by_number(queue).is_some();
-                self.books.enqueue(queue, pending.id, pending.charge);
+                reached |= self.expected.by_number(queue).is_some();
+                self.expected.enqueue(queue, pending.id, pending.charge);
             }
             if !reached && pending.mandatory {
                 self.owed.push(pending.id);
@@ -330,21 +335,21 @@ impl World {
         }
         for (requeue, settled) in settled {
             for delivery in settled.into_values() {
-                self.books.conclude(delivery, requeue);
+                self.expected.conclude(delivery, requeue);
             }
         }
     }
 
-    fn check_answer(&mut self, step: &Step, heard: &[Heard], answer: Option<u64>) {
-        for one in heard.iter().filter(|one| one.channel == step.channel) {
+    fn check_answer(&mut self, step: &Step, received: &[Received], answer: Option<u64>) {
+        for one in received.iter().filter(|one| one.channel == step.channel) {
             match (one.id, step.op) {
-                (ear::DECLARE_OK, _) => {
+                (decoder::DECLARE_OK, _) => {
                     let mut fields = Read(&one.fields);
                     let name = fields.name().to_vec();
                     if step.queue().is_empty() {
                         self.declared(step, &name);
                     }
-                    let ready = self.books.queues.get(&name).map_or(0, |queue| queue.ready());
+                    let ready = self.expected.queues.get(&name).map_or(0, |queue| queue.ready());
                     assert_eq!(fields.number(4), ready as u64, "message-count");
                 }
                 ((50, 31 | 41), _) => assert_eq!(Some(Read(&one.fields).number(4)), answer, "message-count"),
@@ -353,21 +358,21 @@ impl World {
         }
     }
 
-    /// Takes what was heard into the books.
-    fn hear(&mut self, end: usize, heard: Vec<Heard>, fetched: Option<(&[u8], bool)>) {
-        for one in heard {
+    /// Takes what was heard into the model.
+    fn hear(&mut self, end: usize, received: Vec<Received>, fetched: Option<(&[u8], bool)>) {
+        for one in received {
             let mut fields = Read(&one.fields);
             match one.id {
-                ear::DECLARE_OK => drop(self.names.insert(fields.name().to_vec())),
+                decoder::DECLARE_OK => drop(self.names.insert(fields.name().to_vec())),
                 _ if !self.known => {}
-                ear::DELIVER => self.delivered(end, &one),
-                ear::GET_OK => self.fetched(end, &one, fetched.expect("an answer to basic.get")),
-                ear::RETURN => {
+                decoder::DELIVER => self.delivered(end, &one),
+                decoder::GET_OK => self.fetched(end, &one, fetched.expect("an answer to basic.get")),
+                decoder::RETURN => {
                     let owed = self.owed.iter().position(|id| *id == Read(&one.body).number(8));
                     self.owed.remove(owed.expect("a message came back that was not to"));
                 }
-                ear::ACK => {
-                    let Some(channel) = self.books.channels.get_mut(&(end, one.channel)) else { continue };
+                decoder::ACK => {
+                    let Some(channel) = self.expected.channels.get_mut(&(end, one.channel)) else { continue };
                     let Mode::Confirm { published, confirmed } = &mut channel.mode else {
                         panic!("a confirm: {one:?}")
                     };
@@ -381,47 +386,47 @@ impl World {
         }
     }
 
-    fn delivered(&mut self, end: usize, one: &Heard) {
+    fn delivered(&mut self, end: usize, one: &Received) {
         let mut fields = Read(&one.fields);
         let (name, tag, redelivered) = (fields.name(), fields.number(8), fields.number(1) == 1);
         let id = Read(&one.body).number(8);
         let key = (end, one.channel);
         if let Some(consumer) = self.dying.get(&key).and_then(|consumers| consumers.get(name)).cloned() {
             // Nobody reads it any more; whoever has to settle it never will.
-            if self.books.by_number(consumer.queue).is_some() {
-                let (at, _) = self.books.hand_out(consumer.queue, id, consumer.no_ack);
+            if self.expected.by_number(consumer.queue).is_some() {
+                let (at, _) = self.expected.hand_out(consumer.queue, id, consumer.no_ack);
                 if !consumer.no_ack {
-                    self.books.conclude(Delivery { queue: consumer.queue, at, consumer: None }, true);
+                    self.expected.conclude(Delivery { queue: consumer.queue, at, consumer: None }, true);
                 }
             }
             return;
         }
-        let channel = self.books.channels.get_mut(&key).expect("a delivery on an open channel");
+        let channel = self.expected.channels.get_mut(&key).expect("a delivery on an open channel");
         let consumer = channel.consumers.get(name).cloned().expect("a delivery to a consumer that exists");
         assert!(channel.has_room(&consumer), "more than the prefetch allows");
         channel.last_tag += 1;
         assert_eq!(tag, channel.last_tag);
-        let (at, before) = self.books.hand_out(consumer.queue, id, consumer.no_ack);
+        let (at, before) = self.expected.hand_out(consumer.queue, id, consumer.no_ack);
         assert_eq!(redelivered, before, "redelivered of message {id}");
         if !consumer.no_ack {
             let delivery = Delivery { queue: consumer.queue, at, consumer: Some(consumer.number) };
-            self.books.channels.entry(key).or_default().outstanding.insert(tag, delivery);
+            self.expected.channels.entry(key).or_default().outstanding.insert(tag, delivery);
         }
     }
 
-    fn fetched(&mut self, end: usize, one: &Heard, (from, no_ack): (&[u8], bool)) {
+    fn fetched(&mut self, end: usize, one: &Received, (from, no_ack): (&[u8], bool)) {
         let mut fields = Read(&one.fields);
         let (tag, redelivered) = (fields.number(8), fields.number(1) == 1);
         let (_exchange, _key) = (fields.name(), fields.name());
         let left = fields.number(4);
         let id = Read(&one.body).number(8);
-        let queue = self.books.queues.get(from).expect("fetched from a queue that exists");
+        let queue = self.expected.queues.get(from).expect("fetched from a queue that exists");
         let first = queue.kept.values().find(|kept| kept.place == Place::Ready).map(|kept| kept.id);
         assert_eq!((first, left), (Some(id), queue.ready() as u64 - 1), "not the first, or a wrong count");
         let queue = queue.incarnation;
-        let (at, before) = self.books.hand_out(queue, id, no_ack);
+        let (at, before) = self.expected.hand_out(queue, id, no_ack);
         assert_eq!(redelivered, before, "redelivered of message {id}");
-        let channel = self.books.channels.get_mut(&(end, one.channel)).expect("an open channel");
+        let channel = self.expected.channels.get_mut(&(end, one.channel)).expect("an open channel");
         channel.last_tag += 1;
         assert_eq!(tag, channel.last_tag);
         if !no_ack {
@@ -429,37 +434,37 @@ impl World {
         }
     }
 
-    /// The connection is over: what it had goes back. The books first, then what it said last.
+    /// The connection is over: what it had goes back. The model first, then what it said last.
     fn bury(&mut self, end: usize) {
-        let keys: Vec<_> = self.books.channels.keys().filter(|key| key.0 == end).copied().collect();
+        let keys: Vec<_> = self.expected.channels.keys().filter(|key| key.0 == end).copied().collect();
         for key in keys {
-            if let Some(channel) = self.books.end_channel(key) {
+            if let Some(channel) = self.expected.end_channel(key) {
                 self.dying.insert(key, channel.consumers);
             }
         }
-        let owned = self.books.queues.iter().filter(|(_, queue)| queue.owner == Some(end));
+        let owned = self.expected.queues.iter().filter(|(_, queue)| queue.owner == Some(end));
         for name in owned.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
-            self.books.delete(&name);
+            self.expected.delete(&name);
         }
         self.unanswered.retain(|key| key.0 != end);
     }
 
     fn hear_last_words(&mut self, end: usize) {
-        let heard = self.lines[end].end();
-        self.names.extend(self.lines[end].queues_named());
-        self.hear(end, heard, None);
+        let received = self.clients[end].end();
+        self.names.extend(self.clients[end].queues_named());
+        self.hear(end, received, None);
         self.dying.clear();
         self.connect(end);
     }
 
     fn hang_up(&mut self, step: Step) {
         self.flush();
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         if step.flag(0) {
-            heard = self.lines[step.end].send(&client::close_connection(), self.piece, self.now);
+            received = self.clients[step.end].send(&methods::close_connection(), self.piece, self.now);
         }
         self.bury(step.end);
-        self.hear(step.end, heard, None);
+        self.hear(step.end, received, None);
         self.hear_last_words(step.end);
         self.settle_down();
     }
@@ -469,10 +474,10 @@ impl World {
         self.now = self.now + ms;
         for end in [0, 1] {
             let now = self.now;
-            let heard = self.lines[end].tick(now);
-            if self.lines[end].over {
+            let received = self.clients[end].tick(now);
+            if self.clients[end].over {
                 self.bury(end);
-                self.hear(end, heard, None);
+                self.hear(end, received, None);
                 self.hear_last_words(end);
             }
         }
@@ -486,9 +491,9 @@ impl World {
             return;
         }
         let plan = self.plan(&step);
-        let heard = self.lines[step.end].send(&plan.octets, self.piece, self.now);
-        let only_ok = heard.iter().all(|one| step.op == Op::Close && one.id == (20, 41));
-        assert!(only_ok, "an answer on a closed channel: {heard:?}");
+        let received = self.clients[step.end].send(&plan.octets, self.piece, self.now);
+        let only_ok = received.iter().all(|one| step.op == Op::Close && one.id == (20, 41));
+        assert!(only_ok, "an answer on a closed channel: {received:?}");
         self.settle_down();
     }
 
@@ -509,23 +514,23 @@ impl World {
 
     fn blindly(&mut self, step: Step) {
         let mut octets = Vec::new();
-        if !self.lines[step.end].ear.open.contains(&step.channel) {
-            octets = [client::bare(step.channel, 20, 41), client::open(step.channel)].concat();
+        if !self.clients[step.end].decoder.open.contains(&step.channel) {
+            octets = [methods::bare(step.channel, 20, 41), methods::open(step.channel)].concat();
         }
         octets.extend(self.plan(&step).octets);
         self.send_blindly(step.end, &octets);
     }
 
     fn send_blindly(&mut self, end: usize, octets: &[u8]) {
-        let heard = self.lines[end].send(octets, self.piece, self.now);
-        self.hear(end, heard, None);
-        if self.lines[end].over || self.lines[end].ear.closed {
+        let received = self.clients[end].send(octets, self.piece, self.now);
+        self.hear(end, received, None);
+        if self.clients[end].over || self.clients[end].decoder.closed {
             self.hear_last_words(end);
         }
         self.settle_down();
     }
 
-    /// The broker against the books.
+    /// The broker against the model.
     fn check(&self) {
         if !self.known || self.gathering > 0 {
             return;
@@ -533,16 +538,16 @@ impl World {
         assert!(self.owed.is_empty(), "these were to come back: {:?}", self.owed);
         let vhost = self.node.vhost(b"/").expect("there is one");
         for name in self.names.iter().map(Vec::as_slice).chain([b"a", b"b", b"c", b"d"].map(|name| &name[..])) {
-            let (found, owed) = (vhost.names().queue(name).cloned(), self.books.queues.get(name));
+            let (found, owed) = (vhost.names().queue(name).cloned(), self.expected.queues.get(name));
             assert_eq!(found.is_some(), owed.is_some(), "whether {} exists", String::from_utf8_lossy(name));
             let (Some(found), Some(owed)) = (found, owed) else { continue };
-            let consumers = self.books.channels.values().flat_map(|channel| channel.consumers.values());
+            let consumers = self.expected.channels.values().flat_map(|channel| channel.consumers.values());
             let consumers = consumers.filter(|consumer| consumer.queue == owed.incarnation).count();
             let counts = found.counts();
             assert_eq!((counts.messages, counts.consumers), (owed.ready(), consumers), "ready, consumers");
         }
-        assert_eq!(self.node.counters().memory(), self.books.charge(), "memory");
-        for channel in self.books.channels.values() {
+        assert_eq!(self.node.context().memory().used_by_messages(), self.expected.charge(), "memory");
+        for channel in self.expected.channels.values() {
             match &channel.mode {
                 Mode::Confirm { published, confirmed } => assert_eq!(published, confirmed, "confirms are missing"),
                 // What counts against a limit before the commit is nobody's promise.
@@ -550,7 +555,7 @@ impl World {
                 Mode::Plain => {}
             }
             for consumer in channel.consumers.values().filter(|consumer| channel.has_room(consumer)) {
-                let queue = self.books.queues.values().find(|queue| queue.incarnation == consumer.queue);
+                let queue = self.expected.queues.values().find(|queue| queue.incarnation == consumer.queue);
                 assert_eq!(queue.map(|queue| queue.ready()), Some(0), "a message waits beside an idle consumer");
             }
         }
@@ -561,9 +566,9 @@ impl World {
         self.flush();
         for end in [0, 1] {
             self.bury(end);
-            let heard = self.lines[end].end();
-            self.names.extend(self.lines[end].queues_named());
-            self.hear(end, heard, None);
+            let received = self.clients[end].end();
+            self.names.extend(self.clients[end].queues_named());
+            self.hear(end, received, None);
             self.dying.clear();
         }
         self.check();
@@ -576,7 +581,7 @@ impl World {
             }
         }
         if self.known || !unnamed {
-            assert_eq!(self.node.counters().memory(), 0, "memory of messages that nobody holds");
+            assert_eq!(self.node.context().memory().used_by_messages(), 0, "memory of messages that nobody holds");
         }
     }
 }

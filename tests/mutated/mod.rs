@@ -1,16 +1,18 @@
-//! A journal's directory, changed as some octets say, and opened: it is refused, or what is found is what was there at some time, and
-//! nothing that was synced is missing unless the end of the journal itself was taken away. Used by a test and by a fuzz target.
+//! A journal's directory, changed as some octets say, and opened: it is refused, or what is found
+//! is what was there at some time, and nothing that was synced is missing unless the end of the
+//! journal itself was taken away. Used by a test and by a fuzz target.
 //!
-//! What no journal can tell: that its last files were removed, that its end was overwritten so that it looks as if it had never been
-//! written, that octets of a segment were replaced by others that once were written to the same segment. There it is enough that what
-//! is found was there once, and in the last case that each message is one that was written.
+//! What no journal can tell: that its last files were removed, that its end was overwritten so that
+//! it looks as if it had never been written, that octets of a segment were replaced by others that
+//! once were written to the same segment. There it is enough that what is found was there once, and
+//! in the last case that each message is one that was written.
 
-use leveret::store::journal::{Journal, Options, Sync};
-use leveret::store::list::{List, Run, Target};
-use leveret::store::reclaim::Reclaim;
-use leveret::store::record::{Operation, Publish};
-use leveret::store::recovery::{Recovered, recover};
-use leveret::store::simulated::{Crash, SimulatedDisk};
+use leveret_journal::journal::{Journal, JournalOptions, Sync};
+use leveret_journal::list::{List, Run, Target};
+use leveret_journal::reclaim::Reclaim;
+use leveret_journal::record::{Operation, PublishRecord};
+use leveret_journal::recovery::{Recovered, recover};
+use leveret_journal::simulated::{Crash, SimulatedDisk};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
@@ -21,7 +23,7 @@ const CHANGES_MAX: usize = 4;
 /// Octets of a change in the input.
 const CHANGE: usize = 5;
 
-/// What a journal holds: message numbers by queue, values by key.
+/// Content of a journal: message numbers by queue, values by key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Holds {
     messages: BTreeMap<u64, BTreeSet<u64>>,
@@ -31,7 +33,7 @@ struct Holds {
 /// A directory and how it came to be.
 struct Written {
     files: BTreeMap<String, Vec<u8>>,
-    /// What was held after each record, a batch being one; the last is what is held.
+    /// Content after each record, a batch being one; the last is the current one.
     past: Vec<Holds>,
     /// The first of those in which everything is that was synced before the last batch was written.
     safe: usize,
@@ -39,8 +41,26 @@ struct Written {
     last: String,
 }
 
-fn options() -> Options {
-    Options { segment_octets: 2 * 1024, sync: Sync::Group, full_at: 1 << 20, seed: 1 }
+impl Written {
+    /// Returns whether `found` is a known state that lacks part of the last batch only, where the
+    /// damage was reported, and holds nothing that was written behind it.
+    fn holds_but_what_was_hit(&self, found: &Holds, from: usize) -> bool {
+        let (Some(safe), Some(last), Some(past)) = (self.past.get(self.safe), self.past.last(), self.past.get(from..))
+        else {
+            return true;
+        };
+        let among =
+            |holds: &Holds, queue: &u64, n: &u64| holds.messages.get(queue).is_some_and(|held| held.contains(n));
+        let all = |holds: &Holds, is: &dyn Fn(&u64, &u64) -> bool| {
+            holds.messages.iter().all(|(queue, messages)| messages.iter().all(|n| is(queue, n)))
+        };
+        all(safe, &|queue, n| !among(last, queue, n) || among(found, queue, n))
+            && all(found, &|queue, n| past.iter().any(|holds| among(holds, queue, n)))
+    }
+}
+
+fn options() -> JournalOptions {
+    JournalOptions { segment_octets: 2 * 1024, sync: Sync::Group, full_at: 1 << 20, seed: 1 }
 }
 
 fn body(n: u64) -> Vec<u8> {
@@ -65,13 +85,22 @@ impl Writing {
         self.past.push(holds);
     }
 
-    /// A message in queue 1, now and then in queue 2 as well, now and then one that does not last; then other changes.
+    /// A message in queue 1, now and then in queue 2 as well, now and then one that does not last;
+    /// then other changes.
     fn round(&mut self, n: u64) {
         let (body, transient) = (body(n), n % 7 == 3);
         let both = [Target { transient, ..Target::new(1, n) }, Target { transient, ..Target::new(2, n) }];
         let targets = both.get(..1 + usize::from(n.is_multiple_of(3))).unwrap_or_default();
         let (route, properties) = (b"\0\x01q".as_slice(), b"\0\0".as_slice());
-        let publish = Publish { at_ms: n, flags: 1, targets: List::Given(targets), route, properties, body: &body };
+        let publish = PublishRecord {
+            at_ms: n,
+            expires_at: None,
+            flags: 1,
+            targets: List::Given(targets),
+            route,
+            properties,
+            body: &body,
+        };
         let publish = Operation::Publish(publish);
         let arrive = |holds: &mut Holds| {
             for target in targets.iter().filter(|target| !target.transient) {
@@ -135,7 +164,7 @@ fn written(stopped: bool) -> &'static Written {
         if stopped {
             writing.journal.write_checkpoint().unwrap();
         }
-        let names = leveret::store::disk::Disk::list(&disk).unwrap();
+        let names = leveret_journal::disk::Disk::list(&disk).unwrap();
         let files: BTreeMap<_, _> =
             names.into_iter().filter_map(|name| Some((name.clone(), disk.octets(&name)?))).collect();
         let last = files.keys().rfind(|name| name.ends_with(".journal")).unwrap().clone();
@@ -149,9 +178,9 @@ fn written(stopped: bool) -> &'static Written {
 enum Least {
     /// Everything.
     All,
-    /// What was synced before the last batch.
+    /// Synced before the last batch.
     Safe,
-    /// What it held once.
+    /// Held at some time.
     Once,
     /// Messages that were written.
     Messages,
@@ -210,7 +239,8 @@ fn change(written: &Written, files: &mut BTreeMap<String, Vec<u8>>, input: &[u8]
     least
 }
 
-/// What was recovered, each message read back. None if something cannot be read: that is no silent loss.
+/// Returns what was recovered, each message read back. `None` if something cannot be read: that is
+/// no silent loss.
 fn holds(journal: &Journal, recovered: &Recovered) -> Option<Holds> {
     let mut holds = Holds::default();
     for queue in &recovered.queues {
@@ -248,10 +278,13 @@ pub fn run(input: &[u8]) {
         Least::Once => 0,
         Least::Messages => usize::MAX,
     };
-    let was_there = written.past.get(from..).is_none_or(|past| past.contains(&found));
+    let said = !recovered.report.torn.is_empty();
+    let was_there = said && written.holds_but_what_was_hit(&found, from)
+        || written.past.get(from..).is_none_or(|past| past.contains(&found));
     assert!(was_there, "never held since {from}: {found:?}, now {:?}", written.past.last());
 
-    // What was accepted once is so for good; but a checkpoint spares the start from reading what is dead.
+    // What was accepted once is so for good; but a checkpoint spares the start from reading what is
+    // dead.
     let may_be_refused = recovered.report.from_checkpoint;
     let mut writing = Writing { journal, past: vec![found] };
     writing.round(ROUNDS + 1);

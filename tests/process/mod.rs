@@ -1,5 +1,5 @@
-//! The real program as a child of a test, with a directory of its own: started, watched through the lines of its log,
-//! ended. It knows no AMQP.
+//! The real program as a child of a test, with a directory of its own: started, watched through the
+//! lines of its log, ended.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 /// The longest that a line or an end is awaited.
 const LONG: Duration = Duration::from_secs(30);
 
-/// A directory that is removed with the value; kept after a panic with `LEVERET_TEST_KEEP` in the environment.
+/// A directory that is removed with the value; kept after a panic with `LEVERET_TEST_KEEP` in the
+/// environment.
 pub struct Directory(PathBuf);
 
 impl Directory {

@@ -1,8 +1,11 @@
-//! A broker in this process for the tests of one program, and short forms of what they do with a peer.
+//! A broker in this process for the tests of one program, and short forms of what they do with a
+//! peer.
 
 use std::net::SocketAddr;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
+use leveret::clock::{Clock, ManualHand, Tick};
 use leveret::config::StoreKind;
 use leveret::{Broker, Config};
 
@@ -14,6 +17,16 @@ pub const LONG: Duration = Duration::from_secs(60);
 
 /// A broker of its own for one test. It ends with the process.
 pub fn start(change: impl FnOnce(&mut Config) + Send + 'static) -> SocketAddr {
+    start_with(Clock::system(), change)
+}
+
+/// The same by a clock that stands still until the hand moves it.
+pub fn start_by_hand(change: impl FnOnce(&mut Config) + Send + 'static) -> (SocketAddr, Hand) {
+    let (clock, hand) = Clock::manual();
+    (start_with(clock.clone(), change), Hand { clock, hand })
+}
+
+fn start_with(clock: Clock, change: impl FnOnce(&mut Config) + Send + 'static) -> SocketAddr {
     let (told, address) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -21,12 +34,74 @@ pub fn start(change: impl FnOnce(&mut Config) + Send + 'static) -> SocketAddr {
             let mut config = Config { bind: vec![SocketAddr::from(([127, 0, 0, 1], 0))], ..Config::default() };
             config.store.kind = StoreKind::Memory;
             change(&mut config);
-            let broker = Broker::start(config).await.expect("a broker");
+            let broker = Broker::start_with_clock(config, clock).await.expect("a broker");
             told.send(broker.address()).expect("the address is waited for");
             std::future::pending::<()>().await;
         });
     });
     address.recv().expect("the broker starts")
+}
+
+/// The hand of a broker's clock.
+#[derive(Clone)]
+pub struct Hand {
+    clock: Clock,
+    hand: ManualHand,
+}
+
+impl Hand {
+    /// Milliseconds by which a far deadline may be put off, to be met together with others.
+    const TOGETHER_MS: u64 = 128;
+
+    pub fn now(&self) -> Tick {
+        self.clock.now()
+    }
+
+    /// Moves the clock. What was due by then is done soon, but not yet.
+    pub fn advance(&self, ms: u64) {
+        self.hand.advance(ms);
+    }
+
+    /// Awaits that the next that the broker sleeps until is `ms` away.
+    pub fn awaits(&self, ms: u64) -> Tick {
+        let due = self.now() + ms;
+        let limit = Instant::now() + LONG;
+        loop {
+            match self.hand.next_deadline() {
+                Some(next) if next >= due && next < due + Self::TOGETHER_MS => return next,
+                next => assert!(Instant::now() < limit, "the broker sleeps until {next:?}, expected {due:?}"),
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Returns true if the broker sleeps until some time.
+    pub fn is_awaited(&self) -> bool {
+        self.hand.next_deadline().is_some()
+    }
+
+    /// Lets time pass until `wait` returns: from one deadline of the broker to the next, at most
+    /// half a second at a time.
+    pub fn passes<T>(&self, wait: impl FnOnce() -> T) -> T {
+        let (waits, over) = std::sync::mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while over.recv_timeout(Duration::from_millis(5)) == Err(RecvTimeoutError::Timeout) {
+                    let next = self.hand.next_deadline().unwrap_or_default();
+                    self.advance(next.since(self.now()).min(500));
+                }
+            });
+            let outcome = wait();
+            drop(waits);
+            outcome
+        })
+    }
+
+    /// Moves the clock to one millisecond before the broker's next deadline, which is `ms` away.
+    pub fn advance_before(&self, ms: u64) {
+        let next = self.awaits(ms);
+        self.advance(next.since(self.now()) - 1);
+    }
 }
 
 /// A patient connection with channel 1 open.
@@ -85,6 +160,12 @@ pub fn content(peer: &mut Peer) -> (Heard, Vec<u8>) {
         }
     }
     (method, body)
+}
+
+/// Nothing has come, and nothing comes soon.
+pub fn nothing(peer: &mut Peer, what: &str) {
+    let heard = peer.read(Instant::now() + Duration::from_millis(20));
+    assert_eq!(heard, Heard::Timeout, "{what}: heard {heard}");
 }
 
 /// Nothing comes for as long as that.

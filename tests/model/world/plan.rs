@@ -1,9 +1,10 @@
-//! From an operation to the octets that ask for it. It changes no books.
+//! From an operation to the octets that ask for it. It changes no expected.
 
 use super::{FRAME_MAX, Plan, World};
-use crate::model::books::Mode;
-use crate::model::client::{self, Fields};
+use crate::model::broker_model::Mode;
+use crate::model::methods::{self, Fields};
 use crate::model::ops::{Op, Step};
+use leveret::memory::MemoryAccount;
 use leveret::message::Publication;
 
 /// A tag far from every one that is handed out.
@@ -12,14 +13,14 @@ const UNKNOWN_TAG: u64 = 1 << 40;
 impl World {
     /// Octets for an operation, and what is known of its outcome.
     pub(super) fn plan(&mut self, step: &Step) -> Plan {
-        let channel = self.books.channels.get(&(step.end, step.channel)).cloned().unwrap_or_default();
+        let channel = self.expected.channels.get(&(step.end, step.channel)).cloned().unwrap_or_default();
         let number = step.channel;
         let named = step.queue();
         let queue = match (&channel.last_queue, named) {
             (Some(last), b"") => last.clone(),
             _ => named.to_vec(),
         };
-        let usable = self.books.queues.get(&queue).map(|queue| queue.owner.is_none_or(|owner| owner == step.end));
+        let usable = self.expected.queues.get(&queue).map(|queue| queue.owner.is_none_or(|owner| owner == step.end));
         let mut plan = Plan { queue, ..Plan::default() };
         let in_transaction = matches!(channel.mode, Mode::Transaction { .. });
         let (f, short) = (|bit| step.flag(bit), Fields::new().short(0));
@@ -34,19 +35,19 @@ impl World {
                 }
                 plan.survives = Some(plan.tag != UNKNOWN_TAG);
                 match step.op {
-                    Op::Ack => client::ack(number, plan.tag, multiple),
-                    Op::Nack => client::nack(number, plan.tag, multiple, f(1)),
+                    Op::Ack => methods::ack(number, plan.tag, multiple),
+                    Op::Nack => methods::nack(number, plan.tag, multiple, f(1)),
                     _ => Fields::new().long_long(plan.tag).bits(&[f(1)]).method(number, 60, 90),
                 }
             }
             Op::Open if self.unanswered.remove(&(step.end, number)) => {
-                [client::bare(number, 20, 41), client::open(number)].concat()
+                [methods::bare(number, 20, 41), methods::open(number)].concat()
             }
-            Op::Open => client::open(number),
-            Op::Close => client::close(number),
+            Op::Open => methods::open(number),
+            Op::Close => methods::close(number),
             Op::Declare => {
                 let no_wait = f(3) && !named.is_empty();
-                client::declare(number, named, &[f(0) && f(5), false, f(1) && f(4), f(2) && f(4), no_wait])
+                methods::declare(number, named, &[f(0) && f(5), false, f(1) && f(4), f(2) && f(4), no_wait])
             }
             Op::Bind | Op::Unbind => {
                 let fields = short.name(named).name(step.exchange()).name(step.key());
@@ -55,11 +56,11 @@ impl World {
                     _ => fields.text(b"").method(number, 50, 50),
                 }
             }
-            Op::Consume => client::consume(number, named, step.tag(), &[false, f(0), f(1) && f(4), f(2)]),
+            Op::Consume => methods::consume(number, named, step.tag(), &[false, f(0), f(1) && f(4), f(2)]),
             Op::Cancel => Fields::new().name(step.tag()).bits(&[f(0)]).method(number, 60, 30),
             Op::Get => {
                 plan.survives = Some(usable == Some(true));
-                client::get(number, named, f(0))
+                methods::get(number, named, f(0))
             }
             Op::Recover => Fields::new().bits(&[true]).method(number, 60, if f(0) { 100 } else { 110 }),
             Op::Qos => Fields::new().long(0).short((step.number & 3).into()).bits(&[f(0)]).method(number, 60, 10),
@@ -69,11 +70,11 @@ impl World {
             }
             Op::TxSelect => {
                 plan.survives = Some(!matches!(channel.mode, Mode::Confirm { .. }));
-                client::bare(number, 90, 10)
+                methods::bare(number, 90, 10)
             }
             Op::TxCommit | Op::TxRollback => {
                 plan.survives = Some(in_transaction);
-                client::bare(number, 90, if step.op == Op::TxCommit { 20 } else { 30 })
+                methods::bare(number, 90, if step.op == Op::TxCommit { 20 } else { 30 })
             }
             Op::Purge => {
                 plan.survives = Some(usable == Some(true));
@@ -87,17 +88,17 @@ impl World {
 
     fn plan_publish(&mut self, step: &Step, mut plan: Plan) -> Plan {
         let (exchange, key) = (step.exchange(), step.key());
-        plan.id = self.books.number();
-        plan.routed = self.books.route(exchange, key);
+        plan.id = self.expected.number();
+        plan.routed = self.expected.route(exchange, key);
         plan.survives = Some(exchange != b"none");
         let mut body = plan.id.to_be_bytes().to_vec();
         body.resize(8 + step.padding(), b'.');
         let properties: &[u8] = if step.flag(1) { &[0x10, 0, 2] } else { &[0, 0] };
         let route = [&[exchange.len() as u8], exchange, &[key.len() as u8], key].concat();
         let publication = Publication { route: &route, properties, body: &body, persistent: false };
-        plan.charge = publication.keep(plan.routed.len()).charge();
-        let content = client::content(step.channel, properties, &body, FRAME_MAX as usize);
-        plan.octets = client::publish(step.channel, exchange, key, step.flag(0), &content);
+        plan.charge = publication.keep(MemoryAccount::default()).charge();
+        let content = methods::content(step.channel, properties, &body, FRAME_MAX as usize);
+        plan.octets = methods::publish(step.channel, exchange, key, step.flag(0), &content);
         plan
     }
 }
