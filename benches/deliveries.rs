@@ -17,7 +17,7 @@ fn delivery(seq: u64) -> UnackedDelivery {
 fn unacked(outstanding: u64) -> UnackedDeliveries {
     let mut unacked = UnackedDeliveries::default();
     for seq in 0..outstanding {
-        unacked.hand_out(delivery(seq));
+        unacked.add(delivery(seq));
     }
     unacked
 }
@@ -30,10 +30,10 @@ fn tag_without_ack(bencher: Bencher<'_, '_>) {
 
 /// So many are outstanding: the oldest one is acknowledged.
 #[divan::bench(sample_size = 1000, args = [0, 1_000, 60_000])]
-fn hand_out_settle_behind(bencher: Bencher<'_, '_>, outstanding: u64) {
+fn deliver_settle_behind(bencher: Bencher<'_, '_>, outstanding: u64) {
     let (mut unacked, mut settled) = (unacked(outstanding), Vec::new());
     bencher.bench_local(|| {
-        let tag = unacked.hand_out(delivery(black_box(7)));
+        let tag = unacked.add(delivery(black_box(7)));
         settled.clear();
         unacked.settle(tag - outstanding, false, &mut settled)
     });
@@ -41,21 +41,21 @@ fn hand_out_settle_behind(bencher: Bencher<'_, '_>, outstanding: u64) {
 
 /// In pairs, the later one first.
 #[divan::bench(sample_size = 1000)]
-fn hand_out_settle_two_out_of_order(bencher: Bencher<'_, '_>) {
+fn deliver_settle_two_out_of_order(bencher: Bencher<'_, '_>) {
     let (mut unacked, mut settled) = (UnackedDeliveries::default(), Vec::new());
     bencher.bench_local(|| {
-        let first = unacked.hand_out(delivery(black_box(7)));
-        let second = unacked.hand_out(delivery(8));
+        let first = unacked.add(delivery(black_box(7)));
+        let second = unacked.add(delivery(8));
         settled.clear();
         unacked.settle(second, false, &mut settled).is_ok() && unacked.settle(first, false, &mut settled).is_ok()
     });
 }
 
 #[divan::bench(sample_size = 100)]
-fn hand_out_100_settle_multiple(bencher: Bencher<'_, '_>) {
+fn deliver_100_settle_multiple(bencher: Bencher<'_, '_>) {
     let (mut unacked, mut settled) = (UnackedDeliveries::default(), Vec::new());
     bencher.bench_local(|| {
-        let tag = (0..RUN).map(|seq| unacked.hand_out(delivery(black_box(seq)))).fold(0, u64::max);
+        let tag = (0..RUN).map(|seq| unacked.add(delivery(black_box(seq)))).fold(0, u64::max);
         settled.clear();
         unacked.settle(tag, true, &mut settled)
     });

@@ -185,7 +185,7 @@ mod tests {
                         prop_assert_eq!(window.get(key).copied(), model.get(&key).copied());
                         prop_assert_eq!(window.remove(key), model.remove(&key));
                         if nth % 7 == 0 && key <= next {
-                            // a returned delivery that is handed out again
+                            // a returned delivery that is delivered again
                             window.insert(key, key);
                             model.insert(key, key);
                         }

@@ -77,7 +77,7 @@ fn a_sync_that_fails_ends_the_broker_and_nothing_confirmed_is_lost() {
     late.patience = LONG;
     let stopped = runtime.spawn(broker.shutdown());
     while late.recv() != Heard::Closed {}
-    let reason = runtime.block_on(stopped).unwrap().unwrap_err();
+    let reason = runtime.block_on(stopped).unwrap().unwrap_err().to_string();
     assert!(reason.contains("cannot sync"), "{reason}");
 
     disk.restart(Crash::PowerLoss);

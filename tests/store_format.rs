@@ -69,7 +69,7 @@ fn write(journal: &Journal) {
     }
     publish(journal, 61, &[Target { transient: true, ..Target::new(1, 61) }]);
     publish(journal, 62, &[Target::new(2, 2), Target::new(3, 1)]);
-    journal.append(&Operation::HandedOut { queue: 1, upto: 5 }).unwrap();
+    journal.append(&Operation::Delivered { queue: 1, upto: 5 }).unwrap();
     let runs = [Run { first: 2, last: 3 }, Run { first: 6, last: 50 }];
     journal.append(&Operation::Settle { queue: 1, runs: List::Given(&runs) }).unwrap();
     journal.append(&Operation::Purge { queue: 2, below: 2 }).unwrap();
@@ -102,7 +102,7 @@ fn check(directory: &Path, expected_checkpoint: bool) {
         })
         .collect();
     assert_eq!(names, [("one".to_owned(), 1), ("two".to_owned(), 2)]);
-    let found: Vec<_> = queues.iter().map(|queue| (queue.queue, queue.runs.clone(), queue.handed_out)).collect();
+    let found: Vec<_> = queues.iter().map(|queue| (queue.queue, queue.runs.clone(), queue.delivered_upto)).collect();
     let run = |first, last| Run { first, last };
     assert_eq!(found, [(1, vec![run(1, 1), run(4, 5), run(51, 60)], 5), (2, vec![run(2, 2)], 0)]);
     let one = journal.read_run(1, 0, 100, u64::MAX).unwrap();

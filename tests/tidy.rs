@@ -644,6 +644,13 @@ fn the_root_of_the_crate_holds_no_code() {
     };
     let tree = syn::parse_file(&map.text).unwrap();
     none(tree.items.iter().filter(is_code).map(|item| Code::of(item.to_token_stream()).text).collect());
+    let is_hidden = |module: &syn::ItemMod| module.attrs.iter().any(|attr| attr.path().is_ident("doc"));
+    let modules_of = |item: &Item| match item {
+        Item::Mod(module) if !is_hidden(module) => Some(module.ident.to_string()),
+        _ => None,
+    };
+    let face: Vec<String> = tree.items.iter().filter_map(modules_of).collect();
+    assert_eq!(face, ["clock", "config"], "a module that is not hidden is a promise to whoever embeds a broker");
     // The program's own: the library has no allocator.
     for file in modules(files).filter(|file| !matches!(file.layer(), "main" | "allocator")) {
         assert!(map.defines(file.layer()), "{} is not declared in lib.rs", file.name);

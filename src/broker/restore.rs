@@ -77,7 +77,7 @@ impl Definitions {
         }
         let mut states: HashMap<u64, &QueueState> = recovered.queues.iter().map(|state| (state.queue, state)).collect();
         for (vhost, declared, number) in self.queues {
-            let none = QueueState { queue: number, runs: Vec::new(), messages: 0, next_seq: 0, handed_out: 0 };
+            let none = QueueState { queue: number, runs: Vec::new(), messages: 0, next_seq: 0, delivered_upto: 0 };
             let queue = Queue::recovered(declared, states.remove(&number).unwrap_or(&none), Arc::clone(context));
             if let Some(vhost) = vhosts.get(&vhost) {
                 vhost.update(|names| names.add_queue(Arc::new(queue)));

@@ -4,6 +4,7 @@ pub mod perf;
 pub mod serve;
 pub mod store;
 
+mod error;
 mod log;
 mod signals;
 

@@ -3,8 +3,10 @@
 //! Exit codes: 0 after SIGTERM or SIGINT, 1 when the broker cannot start, cannot stop, or its store
 //! has failed, 2 for a bad configuration or argument.
 
+use crate::cli::error::ServeError;
 use crate::cli::log::{self, Log};
 use crate::cli::signals::Signals;
+use crate::config::error::ConfigError;
 use crate::config::{Config, StoreKind};
 use crate::server::Broker;
 use crate::server::descriptors;
@@ -44,25 +46,25 @@ pub struct ServeArguments {
 pub fn run(arguments: &ServeArguments, give_back: fn()) -> ExitCode {
     let config = match load(arguments) {
         Ok(config) => config,
-        Err(message) => return fail(2, &message),
+        Err(error) => return fail(&ServeError::Config(error)),
     };
     let log = match log::start(&config.log) {
         Ok(log) => log,
-        Err(message) => return fail(2, &message),
+        Err(error) => return fail(&ServeError::Log(error)),
     };
     let code = match work(config, &log, give_back) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            log.last_line(&format!("leveret: {message}"));
-            ExitCode::from(1)
+        Err(error) => {
+            log.last_line(&format!("leveret: {error}"));
+            ExitCode::from(error.exit_code())
         }
     };
     log.flush();
     code
 }
 
-/// Runs a broker until a signal comes. The error's text is for the operator.
-fn work(config: Config, log: &Log, give_back: fn()) -> Result<(), String> {
+/// Runs a broker until a signal comes.
+fn work(config: Config, log: &Log, give_back: fn()) -> Result<(), ServeError> {
     let directory = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
     match config.store.kind {
         StoreKind::Disk => {
@@ -72,11 +74,11 @@ fn work(config: Config, log: &Log, give_back: fn()) -> Result<(), String> {
     }
     let descriptors::Raised { before, now } = descriptors::raise();
     tracing::info!(limit = now, before, "limit of open files");
-    let signals = Signals::listen(log.clone()).map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let signals = Signals::listen(log.clone()).map_err(ServeError::Signals)?;
     let given_back = Arc::new(AtomicU64::new(0));
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.enable_all().on_thread_park(give_back_on_park(Arc::clone(&given_back), give_back)).build();
-    let runtime = runtime.map_err(|error| format!("cannot start the runtime: {error}"))?;
+    let runtime = runtime.map_err(ServeError::Runtime)?;
     let served = runtime.block_on(serve(config, signals, &given_back, give_back));
     // The broker is shut down: background tasks have nothing left to finish.
     runtime.shutdown_background();
@@ -95,8 +97,13 @@ fn give_back_on_park(given_back: Arc<AtomicU64>, give_back: fn()) -> impl Fn() +
     }
 }
 
-async fn serve(config: Config, mut signals: Signals, given_back: &AtomicU64, give_back: fn()) -> Result<(), String> {
-    let broker = Broker::start(config).await.map_err(|error| error.to_string())?;
+async fn serve(
+    config: Config,
+    mut signals: Signals,
+    given_back: &AtomicU64,
+    give_back: fn(),
+) -> Result<(), ServeError> {
+    let broker = Broker::start(config).await.map_err(ServeError::Start)?;
     tracing::info!("Server startup complete");
     let failed = tokio::select! {
         signal = signals.wait() => {
@@ -108,9 +115,9 @@ async fn serve(config: Config, mut signals: Signals, given_back: &AtomicU64, giv
     };
     let stopped = broker.shutdown().await;
     if let Some(reason) = failed {
-        return Err(format!("the store has failed: {reason}"));
+        return Err(ServeError::StoreFailed(reason));
     }
-    stopped?;
+    stopped.map_err(ServeError::Shutdown)?;
     tracing::info!("shutdown complete");
     Ok(())
 }
@@ -126,9 +133,8 @@ async fn give_back_freed(broker: &Broker, given_back: &AtomicU64, give_back: fn(
     }
 }
 
-fn load(arguments: &ServeArguments) -> Result<Config, String> {
-    let mut config =
-        Config::load(arguments.config.as_deref(), std::env::vars_os()).map_err(|error| error.to_string())?;
+fn load(arguments: &ServeArguments) -> Result<Config, ConfigError> {
+    let mut config = Config::load(arguments.config.as_deref(), std::env::vars_os())?;
     if !arguments.bind.is_empty() {
         config.bind = arguments.bind.clone();
     }
@@ -145,7 +151,7 @@ fn load(arguments: &ServeArguments) -> Result<Config, String> {
     Ok(config)
 }
 
-fn fail(code: u8, message: &str) -> ExitCode {
-    eprintln!("leveret: {message}");
-    ExitCode::from(code)
+fn fail(error: &ServeError) -> ExitCode {
+    eprintln!("leveret: {error}");
+    ExitCode::from(error.exit_code())
 }

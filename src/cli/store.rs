@@ -190,8 +190,8 @@ fn sound_json(checked: &Check, names: &BTreeMap<u64, (String, String)>) -> Value
             "messages": queue.messages,
             "octets": queue.octets,
             "on_disk": queue.on_disk,
-            "next_position": queue.next_seq,
-            "handed_out": queue.handed_out,
+            "next_seq": queue.next_seq,
+            "delivered_upto": queue.delivered_upto,
         })
     };
     let segment = |SegmentCheck { file, capacity, written, live, .. }: &SegmentCheck| json!({ "file": file, "capacity": capacity, "written": written, "live": live });

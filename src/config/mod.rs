@@ -4,7 +4,7 @@
 //! Each key is a field here, with its rule, and an entry of `config.toml`, which documents it and
 //! holds its default. A loaded [`Config`] has only valid values.
 
-mod error;
+pub mod error;
 mod memory;
 mod source;
 mod value;

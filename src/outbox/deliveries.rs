@@ -103,14 +103,14 @@ impl UnackedDeliveries {
         self.limit
     }
 
-    /// The tag of a delivery that counts as settled at once.
+    /// Returns the tag of a delivery that counts as settled at once.
     pub fn next_tag(&mut self) -> u64 {
         self.last_tag += 1;
         self.last_tag
     }
 
-    /// The tag of a delivery that waits for its acknowledgement.
-    pub fn hand_out(&mut self, delivery: UnackedDelivery) -> u64 {
+    /// Adds a delivery that waits for its acknowledgement, and returns its tag.
+    pub fn add(&mut self, delivery: UnackedDelivery) -> u64 {
         let tag = self.next_tag();
         self.put(tag, delivery);
         tag
@@ -274,7 +274,7 @@ mod tests {
     fn multiple_takes_all_up_to_the_tag_and_zero_takes_all() {
         let (mut unacked, mut settled) = (UnackedDeliveries::default(), Vec::new());
         for seq in 10..15 {
-            unacked.hand_out(consumed(0, seq));
+            unacked.add(consumed(0, seq));
         }
         unacked.settle(2, true, &mut settled).unwrap();
         assert_eq!(seqs(&settled), [10, 11]);
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn a_tag_is_settled_once() {
         let (mut unacked, mut settled) = (UnackedDeliveries::default(), Vec::new());
-        unacked.hand_out(consumed(3, 7));
+        unacked.add(consumed(3, 7));
         assert_eq!(unacked.settle(1, false, &mut settled), Ok(()));
         assert_eq!(unacked.settle(1, false, &mut settled), Err(UnknownTag(1)));
         assert_eq!(unacked.settle(1, true, &mut settled), Err(UnknownTag(1)));
@@ -300,14 +300,14 @@ mod tests {
         let (mut unacked, mut settled) = (UnackedDeliveries::default(), Vec::new());
         unacked.limit_all(1);
         assert!(!unacked.refuses(4));
-        unacked.hand_out(consumed(4, 0));
+        unacked.add(consumed(4, 0));
         assert!(unacked.refuses(4) && unacked.refuses(7) && unacked.refuses(4));
         assert!(!unacked.has_limited() && unacked.next_limited().is_none());
         for (tag, slot) in (1..).zip([4, 7, 4, 7]) {
             unacked.settle(tag, false, &mut settled).unwrap();
             assert!(unacked.has_limited());
             assert_eq!(unacked.next_limited(), Some(slot));
-            unacked.hand_out(consumed(slot, tag));
+            unacked.add(consumed(slot, tag));
             assert!(unacked.refuses(slot));
         }
         unacked.limit_all(0);
@@ -318,7 +318,7 @@ mod tests {
     fn what_basic_get_has_fetched_does_not_count_for_the_limit() {
         let mut unacked = UnackedDeliveries::default();
         unacked.limit_all(1);
-        unacked.hand_out(UnackedDelivery { fetched: true, ..consumed(0, 0) });
+        unacked.add(UnackedDelivery { fetched: true, ..consumed(0, 0) });
         assert!(!unacked.refuses(1));
     }
 }

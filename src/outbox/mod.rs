@@ -452,7 +452,7 @@ impl Inner {
         let tag = if to.no_ack {
             unacked.next_tag()
         } else {
-            unacked.hand_out(UnackedDelivery { slot: to.slot, seq, fetched: false })
+            unacked.add(UnackedDelivery { slot: to.slot, seq, fetched: false })
         };
         let delivery = DeliverArguments { channel: to.channel, consumer_tag: to.tag.as_octets(), tag, redelivered };
         self.buffer.deliver(frame_max, delivery, message);
@@ -479,7 +479,7 @@ impl Inner {
         let frame_max = self.frame_max;
         let Some(unacked) = self.unacked(channel) else { return };
         let tag = match slot {
-            Some(slot) => unacked.hand_out(UnackedDelivery { slot, seq: entry.seq, fetched: true }),
+            Some(slot) => unacked.add(UnackedDelivery { slot, seq: entry.seq, fetched: true }),
             None => unacked.next_tag(),
         };
         unacked.count_fetched();

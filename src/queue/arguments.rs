@@ -7,7 +7,7 @@ use crate::limits;
 use leveret_wire::fault::{Code, Fault};
 use leveret_wire::table::{Table, Value};
 use std::collections::BTreeSet;
-use std::fmt::Display;
+use std::fmt::{self, Display, Formatter};
 
 /// The queue type: `x-queue-type`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,7 +125,40 @@ const WITH_EFFECT: [&str; 1] = ["x-queue-type"];
 /// Largest segment of a stream, in octets.
 const STREAM_SEGMENT_MAX: i64 = 3_000_000_000;
 
-type Check = fn(&Value<'_>, Table<'_>) -> Result<(), String>;
+/// The reason why an argument is refused. Displayed as the Erlang term in RabbitMQ's reply text.
+#[derive(Debug, PartialEq, Eq)]
+enum ArgumentError {
+    /// The value's type is not the argument's.
+    UnacceptableType(&'static str),
+    /// The value's type is no integer.
+    NotInteger(&'static str),
+    /// A number beyond the bound that the term names.
+    OutOfRange(&'static str, i64),
+    /// A text or combination that the term names.
+    Invalid(&'static str),
+    /// A queue version that does not exist.
+    UnsupportedVersion(i64),
+    /// A queue type that does not exist.
+    UnsupportedType(String),
+    /// The type and value of an offset that a stream does not have.
+    InvalidOffset(&'static str, String),
+}
+
+impl Display for ArgumentError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnacceptableType(name) => write!(f, "{{unacceptable_type,{name}}}"),
+            Self::NotInteger(name) => write!(f, "\"expected integer, got {name}\""),
+            Self::OutOfRange(term, number) => write!(f, "{{{term},{number}}}"),
+            Self::Invalid(term) => f.write_str(term),
+            Self::UnsupportedVersion(version) => write!(f, "\"unsupported queue version '{version}'\""),
+            Self::UnsupportedType(name) => write!(f, "\"unsupported queue type '{name}'\""),
+            Self::InvalidOffset(name, value) => write!(f, "{{invalid_stream_offset_arg,{{{name},{value}}}}}"),
+        }
+    }
+}
+
+type Check = fn(&Value<'_>, Table<'_>) -> Result<(), ArgumentError>;
 
 /// Each known argument with its check, in the order in which RabbitMQ checks them.
 static DECLARE_RULES: [(&str, Check); 21] = [
@@ -290,16 +323,16 @@ fn described(value: Option<&Value<'_>>) -> String {
     value.map_or_else(|| "none".to_owned(), |value| format!("the value '{value}' of type '{}'", value.type_name()))
 }
 
-fn invalid(key: &str, whose: &dyn Display, reason: &str) -> Fault {
+fn invalid(key: &str, whose: &dyn Display, reason: &ArgumentError) -> Fault {
     Fault::new(Code::PreconditionFailed, format_args!("invalid arg '{key}' for {whose}: {reason}"))
 }
 
 fn queue_type(queue: &dyn Display, arguments: Table<'_>) -> Result<QueueType, Fault> {
     QueueType::of(arguments).ok_or_else(|| {
         let reason = match arguments.get(b"x-queue-type") {
-            Some(value @ Value::LongStr(_)) => format!("\"unsupported queue type '{value}'\""),
+            Some(value @ Value::LongStr(_)) => ArgumentError::UnsupportedType(value.to_string()),
             Some(value) => unacceptable(&value),
-            None => String::new(),
+            None => ArgumentError::UnsupportedType(String::new()),
         };
         invalid("x-queue-type", queue, &reason)
     })
@@ -321,101 +354,101 @@ fn refuse_foreign(
     }
 }
 
-fn unacceptable(value: &Value<'_>) -> String {
-    format!("{{unacceptable_type,{}}}", value.type_name())
+fn unacceptable(value: &Value<'_>) -> ArgumentError {
+    ArgumentError::UnacceptableType(value.type_name())
 }
 
-fn number(value: &Value<'_>) -> Result<i64, String> {
+fn number(value: &Value<'_>) -> Result<i64, ArgumentError> {
     match value {
         Value::Decimal { .. } => Err(not_an_integer(value)),
         _ => value.as_integer().ok_or_else(|| not_an_integer(value)),
     }
 }
 
-fn not_an_integer(value: &Value<'_>) -> String {
-    format!("\"expected integer, got {}\"", value.type_name())
+fn not_an_integer(value: &Value<'_>) -> ArgumentError {
+    ArgumentError::NotInteger(value.type_name())
 }
 
-fn integer(value: &Value<'_>, _: Table<'_>) -> Result<(), String> {
+fn integer(value: &Value<'_>, _: Table<'_>) -> Result<(), ArgumentError> {
     number(value).map(drop)
 }
 
-fn not_negative(value: &Value<'_>, _: Table<'_>) -> Result<(), String> {
+fn not_negative(value: &Value<'_>, _: Table<'_>) -> Result<(), ArgumentError> {
     match number(value)? {
-        n if n < 0 => Err(format!("{{value_negative,{n}}}")),
+        n if n < 0 => Err(ArgumentError::OutOfRange("value_negative", n)),
         _ => Ok(()),
     }
 }
 
-fn positive(value: &Value<'_>, arguments: Table<'_>) -> Result<(), String> {
+fn positive(value: &Value<'_>, arguments: Table<'_>) -> Result<(), ArgumentError> {
     not_negative(value, arguments)?;
-    if number(value)? == 0 { Err("{value_zero,0}".to_owned()) } else { Ok(()) }
+    if number(value)? == 0 { Err(ArgumentError::OutOfRange("value_zero", 0)) } else { Ok(()) }
 }
 
-fn message_ttl(value: &Value<'_>, arguments: Table<'_>) -> Result<(), String> {
+fn message_ttl(value: &Value<'_>, arguments: Table<'_>) -> Result<(), ArgumentError> {
     not_negative(value, arguments)?;
     match number(value)? {
-        n if n > limits::EXPIRY_MAX_MS => Err(format!("{{value_too_large,{n}}}")),
+        n if n > limits::EXPIRY_MAX_MS => Err(ArgumentError::OutOfRange("value_too_large", n)),
         _ => Ok(()),
     }
 }
 
-fn expires(value: &Value<'_>, arguments: Table<'_>) -> Result<(), String> {
+fn expires(value: &Value<'_>, arguments: Table<'_>) -> Result<(), ArgumentError> {
     if number(value)? == 0 {
-        return Err("{value_zero,0}".to_owned());
+        return Err(ArgumentError::OutOfRange("value_zero", 0));
     }
     message_ttl(value, arguments)
 }
 
-fn max_priority(value: &Value<'_>, arguments: Table<'_>) -> Result<(), String> {
+fn max_priority(value: &Value<'_>, arguments: Table<'_>) -> Result<(), ArgumentError> {
     not_negative(value, arguments)?;
     match number(value)? {
-        n if n > 255 => Err(format!("{{max_value_exceeded,{n}}}")),
+        n if n > 255 => Err(ArgumentError::OutOfRange("max_value_exceeded", n)),
         _ => Ok(()),
     }
 }
 
-fn queue_version(value: &Value<'_>, arguments: Table<'_>) -> Result<(), String> {
+fn queue_version(value: &Value<'_>, arguments: Table<'_>) -> Result<(), ArgumentError> {
     not_negative(value, arguments)?;
     match number(value)? {
         1 | 2 => Ok(()),
-        n => Err(format!("\"unsupported queue version '{n}'\"")),
+        n => Err(ArgumentError::UnsupportedVersion(n)),
     }
 }
 
-fn boolean(value: &Value<'_>, _: Table<'_>) -> Result<(), String> {
+fn boolean(value: &Value<'_>, _: Table<'_>) -> Result<(), ArgumentError> {
     if matches!(value, Value::Bool(_)) { Ok(()) } else { Err(unacceptable(value)) }
 }
 
-fn text(value: &Value<'_>, _: Table<'_>) -> Result<(), String> {
+fn text(value: &Value<'_>, _: Table<'_>) -> Result<(), ArgumentError> {
     if matches!(value, Value::LongStr(_)) { Ok(()) } else { Err(unacceptable(value)) }
 }
 
-fn dead_letter_key(value: &Value<'_>, arguments: Table<'_>) -> Result<(), String> {
+fn dead_letter_key(value: &Value<'_>, arguments: Table<'_>) -> Result<(), ArgumentError> {
     text(value, arguments)?;
     match arguments.get(b"x-dead-letter-exchange") {
-        None => Err("routing_key_but_no_dlx_defined".to_owned()),
+        None => Err(ArgumentError::Invalid("routing_key_but_no_dlx_defined")),
         Some(_) => Ok(()),
     }
 }
 
-fn one_of(value: &Value<'_>, choices: &[&str], otherwise: &str) -> Result<(), String> {
+fn one_of(value: &Value<'_>, choices: &[&str], otherwise: &'static str) -> Result<(), ArgumentError> {
     match value {
         Value::LongStr(text) if choices.iter().any(|choice| choice.as_bytes() == *text) => Ok(()),
-        Value::LongStr(_) => Err(otherwise.to_owned()),
+        Value::LongStr(_) => Err(ArgumentError::Invalid(otherwise)),
         _ => Err(unacceptable(value)),
     }
 }
 
-fn leader_locator(value: &Value<'_>, _: Table<'_>) -> Result<(), String> {
+fn leader_locator(value: &Value<'_>, _: Table<'_>) -> Result<(), ArgumentError> {
     let known = ["client-local", "balanced", "random", "least-leaders", "min-masters"];
     one_of(value, &known, "invalid_queue_locator_arg")
 }
 
-fn max_age(value: &Value<'_>, _: Table<'_>) -> Result<(), String> {
+fn max_age(value: &Value<'_>, _: Table<'_>) -> Result<(), ArgumentError> {
     match value {
         Value::LongStr(age) if is_age(age) => Ok(()),
-        Value::LongStr(_) => Err("invalid_max_age".to_owned()),
+        Value::LongStr(_) => Err(ArgumentError::Invalid("invalid_max_age")),
         _ => Err(unacceptable(value)),
     }
 }
@@ -427,15 +460,15 @@ fn is_age(age: &[u8]) -> bool {
     number.iter().any(|digit| *digit != b'0') && matches!(unit, b"Y" | b"M" | b"D" | b"h" | b"m" | b"s")
 }
 
-fn stream_offset(value: &Value<'_>) -> Result<(), String> {
+fn stream_offset(value: &Value<'_>) -> Result<(), ArgumentError> {
     match value {
         Value::LongStr(b"first" | b"last" | b"next") | Value::Timestamp(_) => Ok(()),
         Value::LongStr(age) if is_age(age) => Ok(()),
         Value::LongStr(text) => {
-            Err(format!("{{invalid_stream_offset_arg,{{longstr,<<\"{}\">>}}}}", String::from_utf8_lossy(text)))
+            Err(ArgumentError::InvalidOffset("longstr", format!("<<\"{}\">>", String::from_utf8_lossy(text))))
         }
         _ if value.as_integer().is_some_and(|offset| offset >= 0) => Ok(()),
-        _ => Err(format!("{{invalid_stream_offset_arg,{{{},{value}}}}}", value.type_name())),
+        _ => Err(ArgumentError::InvalidOffset(value.type_name(), value.to_string())),
     }
 }
 

@@ -57,7 +57,7 @@ impl JournalBatch {
             if known.is_none() {
                 self.messages.push(message.clone());
             }
-            self.places.push((index, Target { queue, seq, transient, handed_out: false }));
+            self.places.push((index, Target { queue, seq, transient, delivered: false }));
         }
         self.places.len() > before
     }

@@ -146,7 +146,7 @@ impl Queue {
     pub fn recovered(declared: Declared, state: &QueueState, context: Arc<QueueContext>) -> Self {
         let first = state.runs.first().map_or(state.next_seq, |run| run.first);
         let count = usize::try_from(state.messages).unwrap_or(usize::MAX);
-        let core = Core::recovered(Options::derive(&declared), first, count, state.next_seq, state.handed_out);
+        let core = Core::recovered(Options::derive(&declared), first, count, state.next_seq, state.delivered_upto);
         let recovered = State::recovered(core, &context);
         context.count_backlog(false, count > 0);
         Self::with_state(declared, state.queue, context, recovered)

@@ -102,7 +102,7 @@ impl State {
         };
         let mut operations = ArrayVec::<Operation<'_>, 3>::new();
         if delivered_upto != *journaled_delivered_upto {
-            operations.push(Operation::HandedOut { queue, upto: delivered_upto });
+            operations.push(Operation::Delivered { queue, upto: delivered_upto });
             *journaled_delivered_upto = delivered_upto;
         }
         if !settled.durable.is_empty() {

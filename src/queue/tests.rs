@@ -144,7 +144,7 @@ fn what_is_far_behind_is_in_the_journal_only_and_comes_back_in_order() {
 }
 
 #[test]
-fn a_purge_takes_what_is_deep_and_leaves_what_is_handed_out() {
+fn a_purge_takes_what_is_paged_out_and_leaves_what_is_delivered() {
     let fixture = QueueFixture::new(u64::MAX);
     let queue = fixture.queue(true);
     for start in (0..10_000).step_by(500) {

@@ -4,7 +4,7 @@
 use crate::broker::node::Node;
 use crate::clock::Clock;
 use crate::server::connection::Connection;
-use crate::server::start_error::StartError;
+use crate::server::error::StartError;
 use crate::server::strangers::Strangers;
 use crate::server::transport::Transport;
 use leveret_wire::fault::{Code, Fault};

@@ -1,15 +1,15 @@
-//! The running broker: listeners, connections, shutdown. The only floor with sockets; it knows no
+//! The running broker: listeners, connections, shutdown. The only layer with sockets; it knows no
 //! method and no queue.
 
 pub mod connection;
 pub mod data_dir;
 pub mod descriptors;
 pub mod disk_watch;
+pub mod error;
 mod inline_commit;
 pub mod listener;
 pub mod page_in_task;
 pub mod reader;
-pub mod start_error;
 pub mod storage;
 mod store_check;
 mod strangers;
@@ -20,8 +20,8 @@ use crate::broker::node::Node;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::server::disk_watch::DiskWatch;
+use crate::server::error::{ShutdownError, StartError};
 use crate::server::listener::Listeners;
-use crate::server::start_error::StartError;
 use crate::server::storage::BrokerStore;
 use leveret_journal::disk::Disk;
 use leveret_journal::recovery::Recovered;
@@ -162,7 +162,7 @@ impl Broker {
     /// As [`Broker::start`].
     pub async fn start_with_clock(config: Config, clock: Clock) -> Result<Self, StartError> {
         let open = tokio::task::spawn_blocking(move || BrokerStore::open(&config).map(|kept| (kept, config)));
-        let (kept, config) = open.await.map_err(|error| StartError::Opening(error.to_string()))??;
+        let (kept, config) = open.await.map_err(StartError::Opening)??;
         // Last: nobody connects before there is somebody to answer.
         let listeners = Listeners::bind(&config.bind).await?;
         Self::serve(listeners, config, kept, clock)
@@ -173,6 +173,7 @@ impl Broker {
     ///
     /// # Errors
     /// As [`Broker::start`].
+    #[doc(hidden)]
     pub async fn start_on(config: Config, disk: Arc<dyn Disk>) -> Result<Self, StartError> {
         let listeners = Listeners::bind(&config.bind).await?;
         let refused = |error| StartError::store(&config.data_dir, error);
@@ -224,6 +225,7 @@ impl Broker {
     /// Waits until much of the memory that clients had the broker keep was freed, and a second
     /// longer, as connections seldom end alone: an allocator may hold on to it unless told to give
     /// it back. Returns once more two seconds later, for what takes longer to end.
+    #[doc(hidden)]
     pub async fn memory_freed(&self) {
         if self.frees_more.swap(false, Ordering::Relaxed) {
             return self.clock.sleep(FREED_LATER_MS).await;
@@ -234,6 +236,7 @@ impl Broker {
     }
 
     /// Wakes the workers of the runtime that wait for work.
+    #[doc(hidden)]
     pub fn wake_workers(&self) {
         let runtime = tokio::runtime::Handle::current();
         for _ in 0..2 * runtime.metrics().num_workers() {
@@ -242,6 +245,7 @@ impl Broker {
     }
 
     /// Returns the broker without its sockets and tasks, whose numbers may be read at any time.
+    #[doc(hidden)]
     pub fn node(&self) -> &Arc<Node> {
         &self.node
     }
@@ -262,7 +266,7 @@ impl Broker {
     ///
     /// # Errors
     /// What was not synced, or that the next start takes longer.
-    pub async fn shutdown(mut self) -> Result<(), String> {
+    pub async fn shutdown(mut self) -> Result<(), ShutdownError> {
         let has_failed = self.store.as_ref().is_some_and(|store| store.failed().borrow().is_some());
         let mut reading = None;
         if let Some(store_tasks) = self.store_tasks.take() {
@@ -284,8 +288,7 @@ impl Broker {
         }
         let Some(store) = self.store.take() else { return Ok(()) };
         let stop = tokio::task::spawn_blocking(move || store.stop());
-        let stopped = stop.await.map_err(|error| error.to_string())?;
-        stopped.map_err(|error| error.to_string())
+        stop.await.map_err(ShutdownError::Closing)?.map_err(ShutdownError::Store)
     }
 }
 

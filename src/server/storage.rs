@@ -3,7 +3,7 @@
 
 use crate::config::{Config, StoreKind, SyncKind};
 use crate::server::data_dir::DataDir;
-use crate::server::start_error::StartError;
+use crate::server::error::StartError;
 use crate::server::store_check::StoreCheck;
 use leveret_journal::Store;
 use leveret_journal::damage::{Damage, OnLost};

@@ -160,7 +160,7 @@ mod tests {
         for (slot, queue) in [(0, &one), (1, &two)] {
             assert_eq!(slots.allot(queue, tag.clone(), &unacked, |_| false), slot);
             slots.give_back(slot);
-            unacked.hand_out(fetched(slot));
+            unacked.add(fetched(slot));
         }
         assert_eq!(slots.allot(&two, tag.clone(), &unacked, |_| false), 2, "deliveries of 0 and 1 are out");
         unacked.settle(1, false, &mut settled).unwrap();
@@ -174,7 +174,7 @@ mod tests {
         let ((one, two), mut slots, mut unacked) = (queues(), Slots::default(), UnackedDeliveries::default());
         for queue in [&one, &two, &one, &two] {
             let slot = slots.getter(queue, &unacked, |_| false);
-            unacked.hand_out(fetched(slot));
+            unacked.add(fetched(slot));
             assert!(slots.get(slot).is_some_and(|slot| Arc::ptr_eq(&slot.queue, queue)));
         }
         assert_eq!(slots.slots.len(), 2);

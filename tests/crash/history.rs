@@ -164,7 +164,7 @@ impl History {
         }
     }
 
-    /// Whatever is ready there may be handed out from now on.
+    /// Whatever is ready there may be delivered from now on.
     pub fn all_are_asked_for(&mut self, queue: &str) {
         for place in self.queues.get_mut(queue).into_iter().flat_map(BTreeMap::values_mut) {
             place.delivered = place.delivered.max(Sure::Maybe);

@@ -42,7 +42,7 @@ impl Queue {
     }
 }
 
-/// A delivery that was handed out and not settled.
+/// A delivery that was delivered and not settled.
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery {
     pub queue: u64,
@@ -149,15 +149,15 @@ impl BrokerModel {
         }
     }
 
-    /// A message was handed out. Its position, and whether it was handed out before.
+    /// A message was delivered. Its position, and whether it was delivered before.
     ///
     /// # Panics
     /// If it is not ready.
-    pub fn hand_out(&mut self, incarnation: u64, id: u64, no_ack: bool) -> (u64, bool) {
+    pub fn deliver(&mut self, incarnation: u64, id: u64, no_ack: bool) -> (u64, bool) {
         let queue = self.by_number(incarnation).expect("a delivery from a queue that exists");
         let at = queue.position(id).unwrap_or_else(|| panic!("message {id} is not in its queue any more"));
         let kept = queue.kept.get_mut(&at).expect("it has just been found");
-        assert_eq!(kept.place, Place::Ready, "message {id} was handed out twice");
+        assert_eq!(kept.place, Place::Ready, "message {id} was delivered twice");
         let redelivered = std::mem::replace(&mut kept.redelivered, true);
         kept.place = Place::Held;
         if no_ack {

@@ -394,7 +394,7 @@ impl World {
         if let Some(consumer) = self.dying.get(&key).and_then(|consumers| consumers.get(name)).cloned() {
             // Nobody reads it any more; whoever has to settle it never will.
             if self.expected.by_number(consumer.queue).is_some() {
-                let (at, _) = self.expected.hand_out(consumer.queue, id, consumer.no_ack);
+                let (at, _) = self.expected.deliver(consumer.queue, id, consumer.no_ack);
                 if !consumer.no_ack {
                     self.expected.conclude(Delivery { queue: consumer.queue, at, consumer: None }, true);
                 }
@@ -406,7 +406,7 @@ impl World {
         assert!(channel.has_room(&consumer), "more than the prefetch allows");
         channel.last_tag += 1;
         assert_eq!(tag, channel.last_tag);
-        let (at, before) = self.expected.hand_out(consumer.queue, id, consumer.no_ack);
+        let (at, before) = self.expected.deliver(consumer.queue, id, consumer.no_ack);
         assert_eq!(redelivered, before, "redelivered of message {id}");
         if !consumer.no_ack {
             let delivery = Delivery { queue: consumer.queue, at, consumer: Some(consumer.number) };
@@ -424,7 +424,7 @@ impl World {
         let first = queue.kept.values().find(|kept| kept.place == Place::Ready).map(|kept| kept.id);
         assert_eq!((first, left), (Some(id), queue.ready() as u64 - 1), "not the first, or a wrong count");
         let queue = queue.incarnation;
-        let (at, before) = self.expected.hand_out(queue, id, no_ack);
+        let (at, before) = self.expected.deliver(queue, id, no_ack);
         assert_eq!(redelivered, before, "redelivered of message {id}");
         let channel = self.expected.channels.get_mut(&(end, one.channel)).expect("an open channel");
         channel.last_tag += 1;

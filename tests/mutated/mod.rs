@@ -128,7 +128,7 @@ impl Writing {
             1 | 2 => self.write(&[Operation::Define { key: &key, value: &value }], |holds| {
                 holds.definitions.insert(key.to_vec(), value.to_vec());
             }),
-            3 => self.write(&[Operation::HandedOut { queue: 1, upto: n }], |_| {}),
+            3 => self.write(&[Operation::Delivered { queue: 1, upto: n }], |_| {}),
             5 if n > 40 => self.write(&[Operation::Purge { queue: 2, below: n - 20 }], |holds| {
                 holds.messages.entry(2).or_default().retain(|seq| *seq >= n - 20);
             }),

@@ -51,7 +51,7 @@ pub struct QueueCheck {
     /// The number of its next message.
     pub next_seq: u64,
     /// The number up to which messages may have been delivered.
-    pub handed_out: u64,
+    pub delivered_upto: u64,
 }
 
 /// The totals of one segment.
@@ -90,7 +90,7 @@ pub fn check(disk: &dyn Disk, progress: &mut dyn FnMut(Progress)) -> Result<Chec
         octets: queue.messages.octets(),
         on_disk: replay.written.get(&number).copied().unwrap_or(0),
         next_seq: queue.next_seq,
-        handed_out: queue.handed_out,
+        delivered_upto: queue.delivered_upto,
     };
     let written: u64 = segments.iter().map(|segment| segment.written).sum();
     let names = disk.list().map_err(StoreError::io("cannot list the directory"))?;

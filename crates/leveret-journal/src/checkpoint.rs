@@ -5,7 +5,7 @@
 //!   LEVERETC | format u32 | 0 u32
 //!   last segment u64 | its salt u64 | its end u64 | oldest segment u64
 //!   segments from the oldest to the last:  salt u64 | capacity u64 | format u64 (from 2) ..
-//!   queues u64:       number u64 | next seq u64 | handed out u64
+//!   queues u64:       number u64 | next seq u64 | delivered u64
 //!                     | runs u64:  first seq u64 | length u64 | entries u64 ..
 //!                     | expiries u64 (from format 2):  first seq of a chunk u64 | earliest u64 ..
 //!   definitions u64:  key length u32 | value length u32 | entry u64 | key | value
@@ -86,7 +86,7 @@ impl Checkpoint {
         }
         let mut replay = Replay { live: Live::new(oldest), ..Replay::default() };
         for _ in 0..fields.number()? {
-            let (queue, next_seq, handed_out) = (fields.number()?, fields.number()?, fields.number()?);
+            let (queue, next_seq, delivered_upto) = (fields.number()?, fields.number()?, fields.number()?);
             let mut words = Vec::new();
             for _ in 0..fields.number()? {
                 let (first, length) = (fields.number()?, fields.number()?);
@@ -98,7 +98,7 @@ impl Checkpoint {
             for _ in 0..if has_expiries { fields.number()? } else { 0 } {
                 expiries.push((fields.number()?, fields.number()?));
             }
-            replay.live.restore_queue(queue, (next_seq, handed_out), &words, &expiries);
+            replay.live.restore_queue(queue, (next_seq, delivered_upto), &words, &expiries);
         }
         for _ in 0..fields.number()? {
             let (key, value) = (fields.length()?, fields.length()?);
@@ -220,7 +220,7 @@ fn put(out: &mut Vec<u8>, number: u64) {
 }
 
 fn put_queue(out: &mut Vec<u8>, number: u64, queue: &LiveQueue) {
-    for number in [number, queue.next_seq, queue.handed_out] {
+    for number in [number, queue.next_seq, queue.delivered_upto] {
         put(out, number);
     }
     // Transient messages do not keep a checkpoint from being written.

@@ -66,9 +66,9 @@ mod tests {
         let runs = [Run { first: 1, last: 1 }];
         journal.append(&Operation::Settle { queue: 1, runs: List::Given(&runs) }).unwrap();
         assert_eq!(journal.copy_to(&found, &publish, position), Ok(false));
-        journal.append(&Operation::HandedOut { queue: 2, upto: 1 }).unwrap();
+        journal.append(&Operation::Delivered { queue: 2, upto: 1 }).unwrap();
         let found = journal.appender.lock().live.remaining(position, targets.iter());
-        assert_eq!(found, [Target { handed_out: true, ..Target::new(2, 1) }]);
+        assert_eq!(found, [Target { delivered: true, ..Target::new(2, 1) }]);
         assert_eq!(journal.copy_to(&found, &publish, position), Ok(true));
         assert_ne!(journal.appender.lock().live.find(2, 1), Some(position));
         assert_eq!(journal.appender.lock().live.find(1, 1), None);

@@ -3,7 +3,7 @@
 
 use crate::position::ALIGNMENT;
 use crate::record::{
-    BATCH, DEFINE, GAP, HANDED_OUT, HEAD_SIZE, MARK, MARK_SIZE, Mark, Operation, PAYLOAD_MAX, PUBLISH, PURGE,
+    BATCH, DEFINE, DELIVERED, GAP, HEAD_SIZE, MARK, MARK_SIZE, Mark, Operation, PAYLOAD_MAX, PUBLISH, PURGE,
     PublishRecord, QUEUE_GONE, SETTLE, UNDEFINE, head, head_crc, padded,
 };
 
@@ -248,10 +248,10 @@ fn write_start(operation: &Operation<'_>, start: &mut Vec<u8>) -> u8 {
             start.extend_from_slice(&queue.to_le_bytes());
             QUEUE_GONE
         }
-        Operation::HandedOut { queue, upto } => {
+        Operation::Delivered { queue, upto } => {
             start.extend_from_slice(&queue.to_le_bytes());
             start.extend_from_slice(&upto.to_le_bytes());
-            HANDED_OUT
+            DELIVERED
         }
         Operation::Define { key, .. } => {
             start.extend_from_slice(&(key.len() as u32).to_le_bytes());
@@ -346,7 +346,7 @@ mod tests {
             Operation::Settle { queue: 7, runs: List::Given(runs) },
             Operation::Purge { queue: 7, below: u64::MAX },
             Operation::QueueGone { queue: 7 },
-            Operation::HandedOut { queue: 7, upto: 8 },
+            Operation::Delivered { queue: 7, upto: 8 },
             Operation::Define { key: octets, value: b"v" },
             Operation::Undefine { key: octets },
         ]
@@ -370,8 +370,8 @@ mod tests {
         #[test]
         fn every_kind_comes_back(octets in proptest::collection::vec(any::<u8>(), 0..60),
                 numbers in proptest::collection::vec((any::<u64>(), 0..SEQ, any::<(bool, bool)>()), 0..4)) {
-            let targets: Vec<Target> = numbers.iter().map(|&(queue, seq, (transient, handed_out))| {
-                Target { queue, seq, transient, handed_out }
+            let targets: Vec<Target> = numbers.iter().map(|&(queue, seq, (transient, delivered))| {
+                Target { queue, seq, transient, delivered }
             }).collect();
             let runs: Vec<Run> = numbers.iter().map(|&(first, last, _)| Run { first, last }).collect();
             let operations = all(&targets, &runs, &octets);

@@ -90,6 +90,13 @@ pub struct Failure {
     pub reason: String,
 }
 
+impl Failure {
+    /// Returns a function that makes a failure of an error; `what` is the operation.
+    pub(crate) fn of<E: fmt::Display>(what: impl fmt::Display) -> impl FnOnce(E) -> Self {
+        move |error| Self { reason: format!("{what}: {error}") }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)

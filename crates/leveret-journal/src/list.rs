@@ -21,18 +21,18 @@ pub struct Target {
     /// True if the message is not recovered after a restart: the queue or the message is transient.
     pub transient: bool,
     /// True if it was delivered before this record was written.
-    pub handed_out: bool,
+    pub delivered: bool,
 }
 
 const TRANSIENT: u64 = 1 << 63;
-const HANDED_OUT: u64 = 1 << 62;
+const DELIVERED: u64 = 1 << 62;
 /// The largest message number.
-pub const SEQ_MAX: u64 = HANDED_OUT - 1;
+pub const SEQ_MAX: u64 = DELIVERED - 1;
 
 impl Target {
     /// Creates the target of a durable message that was not delivered.
     pub fn new(queue: u64, seq: u64) -> Self {
-        Self { queue, seq, transient: false, handed_out: false }
+        Self { queue, seq, transient: false, delivered: false }
     }
 }
 
@@ -42,14 +42,14 @@ impl Pair for Target {
             queue: first,
             seq: second & SEQ_MAX,
             transient: second & TRANSIENT != 0,
-            handed_out: second & HANDED_OUT != 0,
+            delivered: second & DELIVERED != 0,
         }
     }
 
     fn numbers(self) -> (u64, u64) {
         let transient = if self.transient { TRANSIENT } else { 0 };
-        let handed_out = if self.handed_out { HANDED_OUT } else { 0 };
-        (self.queue, (self.seq & SEQ_MAX) | transient | handed_out)
+        let delivered = if self.delivered { DELIVERED } else { 0 };
+        (self.queue, (self.seq & SEQ_MAX) | transient | delivered)
     }
 }
 

@@ -43,7 +43,7 @@ pub struct LiveQueue {
     /// One more than the largest message number in any record.
     pub next_seq: u64,
     /// The number up to which messages may have been delivered.
-    pub handed_out: u64,
+    pub delivered_upto: u64,
 }
 
 impl Live {
@@ -70,9 +70,9 @@ impl Live {
                 let gone = self.queues.remove(&queue).map(|gone| gone.messages);
                 gone.into_iter().for_each(|gone| defer(&mut self.deferred_frees, gone));
             }
-            Operation::HandedOut { queue, upto } => {
+            Operation::Delivered { queue, upto } => {
                 let Some(queue) = self.queues.get_mut(&queue) else { return };
-                queue.hand_out(upto);
+                queue.note_delivered(upto);
                 queue.saw(upto);
             }
             Operation::Define { key, .. } => {
@@ -99,8 +99,8 @@ impl Live {
             if replay && target.transient {
                 continue;
             }
-            if target.handed_out {
-                queue.hand_out(target.seq);
+            if target.delivered {
+                queue.note_delivered(target.seq);
             }
             let entry = IndexEntry::new(position, share, target.transient);
             let before = queue.messages.insert(target.seq, entry, publish.expires_at.unwrap_or(NEVER_EXPIRES));
@@ -196,8 +196,8 @@ impl Live {
     pub fn remaining(&self, position: Position, targets: impl Iterator<Item = Target>) -> Vec<Target> {
         let is_there = |target: &Target| self.find(target.queue, target.seq) == Some(position);
         let mark = |target: Target| {
-            let upto = self.queues.get(&target.queue).map_or(0, |queue| queue.handed_out);
-            Target { handed_out: target.seq <= upto, ..target }
+            let upto = self.queues.get(&target.queue).map_or(0, |queue| queue.delivered_upto);
+            Target { delivered: target.seq <= upto, ..target }
         };
         targets.filter(is_there).map(mark).collect()
     }
@@ -229,8 +229,8 @@ impl Live {
             }
         }
         expiries.iter().for_each(|(seq, earliest)| messages.set_expiry(*seq, *earliest));
-        let (next_seq, handed_out) = marks;
-        self.queues.insert(number, LiveQueue { messages, next_seq, handed_out });
+        let (next_seq, delivered_upto) = marks;
+        self.queues.insert(number, LiveQueue { messages, next_seq, delivered_upto });
     }
 
     /// Returns the totals of a queue's messages from `first` to `last`, without reading them.
@@ -250,8 +250,8 @@ impl LiveQueue {
         self.next_seq = self.next_seq.max(seq.min(SEQ_MAX) + 1);
     }
 
-    fn hand_out(&mut self, upto: u64) {
-        self.handed_out = self.handed_out.max(upto);
+    fn note_delivered(&mut self, upto: u64) {
+        self.delivered_upto = self.delivered_upto.max(upto);
     }
 
     /// Returns the message numbers as runs without gaps.
@@ -322,7 +322,7 @@ mod tests {
         let mut live = Live::new(1);
         let runs = [Run { first: 1, last: 1 }];
         let settle = Operation::Settle { queue: 1, runs: List::Given(&runs) };
-        for change in [settle, Operation::HandedOut { queue: 1, upto: 1 }, Operation::Purge { queue: 1, below: 2 }] {
+        for change in [settle, Operation::Delivered { queue: 1, upto: 1 }, Operation::Purge { queue: 1, below: 2 }] {
             live.apply(&change, Position::new(1, 64), 48, false);
             live.settle(1, runs[0]);
             assert!(live.queues().is_empty(), "{change:?}");

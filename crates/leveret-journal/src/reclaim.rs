@@ -137,15 +137,14 @@ impl Journal {
                 work.0 = state;
                 Ok(more || frees_more)
             }
-            Err(reason) => {
-                let failure = Failure { reason };
+            Err(failure) => {
                 self.poison(failure.clone());
                 Err(failure)
             }
         }
     }
 
-    fn choose(&self) -> Result<(ReclaimState, bool), String> {
+    fn choose(&self) -> Result<(ReclaimState, bool), Failure> {
         let (used, last) = {
             let segments = self.segments.read();
             let used: u64 = segments.values().map(|segment| segment.header.capacity).sum();
@@ -180,13 +179,13 @@ impl Journal {
     }
 
     /// Appends a mark that segments before `below` are not needed.
-    fn give_up(&self, below: u64) -> Result<(ReclaimState, bool), String> {
+    fn give_up(&self, below: u64) -> Result<(ReclaimState, bool), Failure> {
         let mark = self.with_appender(|appender| appender.append_mark(below).map_err(|_| Refused::TooLarge));
-        let after = mark.map_err(|refused| format!("cannot append a mark that segments are not needed: {refused}"))?;
+        let after = mark.map_err(Failure::of("cannot append a mark that segments are not needed"))?;
         Ok((ReclaimState::Freeing { below, after }, true))
     }
 
-    fn copy_piece(&self, mut copying: Box<(Segment, Scan)>) -> Result<(ReclaimState, bool), String> {
+    fn copy_piece(&self, mut copying: Box<(Segment, Scan)>) -> Result<(ReclaimState, bool), Failure> {
         if self.is_full() {
             return Ok((ReclaimState::Copying(copying), false));
         }
@@ -203,31 +202,33 @@ impl Journal {
             copied += size;
             let Ok(content) = content(&record, number, offset) else { return self.finish(number) };
             self.copy(content, Position::new(number, offset), salt)
-                .map_err(|refused| format!("cannot copy a record of segment {number}: {refused}"))?;
+                .map_err(Failure::of(format_args!("cannot copy a record of segment {number}")))?;
         }
         Ok((ReclaimState::Copying(copying), true))
     }
 
     /// Gives up a segment that was copied as far as it can be read in order; if there are live
     /// records behind, they are read one by one.
-    fn finish(&self, number: u64) -> Result<(ReclaimState, bool), String> {
+    fn finish(&self, number: u64) -> Result<(ReclaimState, bool), Failure> {
         match self.give_up_empty(number)? {
             Some(state) => Ok((state, true)),
             None => Ok((ReclaimState::Salvaging(Box::new(self.salvage(number))), true)),
         }
     }
 
-    fn salvage_piece(&self, mut salvage: Box<Salvage>) -> Result<(ReclaimState, bool), String> {
+    fn salvage_piece(&self, mut salvage: Box<Salvage>) -> Result<(ReclaimState, bool), Failure> {
         if self.salvage_some(&mut salvage)? {
             return Ok((ReclaimState::Salvaging(salvage), !self.is_full()));
         }
         let state = self.give_up_empty(salvage.number)?;
-        let state = state.ok_or_else(|| format!("{} has live records that nobody knows", name(salvage.number)))?;
+        let state = state.ok_or_else(|| Failure {
+            reason: format!("{} has live records that nobody knows", name(salvage.number)),
+        })?;
         Ok((state, true))
     }
 
     /// Gives up a segment if nothing in it is live.
-    fn give_up_empty(&self, number: u64) -> Result<Option<ReclaimState>, String> {
+    fn give_up_empty(&self, number: u64) -> Result<Option<ReclaimState>, Failure> {
         let _moves = self.moves.lock();
         loop {
             let mut appender = self.hold_appender();
@@ -277,7 +278,7 @@ impl Journal {
         }
     }
 
-    fn free_below(&self, below: u64) -> Result<(ReclaimState, bool), String> {
+    fn free_below(&self, below: u64) -> Result<(ReclaimState, bool), Failure> {
         let freed: Vec<Segment> = {
             let mut segments = self.segments.write();
             let kept = segments.split_off(&below);
@@ -296,18 +297,18 @@ impl Journal {
             } else {
                 self.disk.remove(&name)
             };
-            result.map_err(|error| format!("cannot free {name}: {error}"))?;
+            result.map_err(Failure::of(format_args!("cannot free {name}")))?;
         }
         // The mark would tell them apart, but a name must never refer to another segment's
         // contents.
-        self.disk.sync_directory().map_err(|error| format!("cannot sync the directory: {error}"))?;
+        self.disk.sync_directory().map_err(Failure::of("cannot sync the directory"))?;
         self.spare_files.lock().ready.extend(ready);
         Ok((ReclaimState::Idle, true))
     }
 
     /// Prepares a file for the next segment, so that acks are still accepted when the disk fills
     /// up.
-    fn make_spare(&self) -> Result<(), String> {
+    fn make_spare(&self) -> Result<(), Failure> {
         let number = {
             let mut spare_files = self.spare_files.lock();
             if spare_files.ready.len() >= SPARES_MAX {
@@ -324,7 +325,7 @@ impl Journal {
                 // No spare is better than a partly allocated one.
                 let _ = self.disk.remove(&name);
             }
-            Err(error) => return Err(format!("cannot make {name}: {error}")),
+            Err(error) => return Err(Failure::of(format_args!("cannot make {name}"))(error)),
         }
         Ok(())
     }

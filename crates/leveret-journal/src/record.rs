@@ -18,12 +18,12 @@
 //!   1 Publish    | wall ms u64 | flags u32 | targets u32 | route u32 | properties u32 |
 //!                | body u32 | 0 u32 |
 //!                | expires at, ms u64, 0: never (not in version 1) |
-//!                | targets: (queue u64, seq u62 + handed out at bit 62 + transient at bit 63) ..
+//!                | targets: (queue u64, seq u62 + delivered at bit 62 + transient at bit 63) ..
 //!                | route | properties | body |
 //!   2 Settle     | queue u64 | runs: (first u64, last u64) .. |
 //!   3 Purge      | queue u64 | below u64 |       messages of the queue with a lower seq are gone
 //!   4 QueueGone  | queue u64 |                   every message is
-//!   5 HandedOut  | queue u64 | upto u64 |        messages up to that seq may have been delivered
+//!   5 Delivered  | queue u64 | upto u64 |        messages up to that seq may have been delivered
 //!   6 Define     | key length u32 | 0 u32 | key | value |
 //!   7 Undefine   | key |
 //!   8 Batch      | records 1 to 7, whole, each padded |   all of them or none
@@ -60,7 +60,7 @@ pub(crate) const PUBLISH: u8 = 1;
 pub(crate) const SETTLE: u8 = 2;
 pub(crate) const PURGE: u8 = 3;
 pub(crate) const QUEUE_GONE: u8 = 4;
-pub(crate) const HANDED_OUT: u8 = 5;
+pub(crate) const DELIVERED: u8 = 5;
 pub(crate) const DEFINE: u8 = 6;
 pub(crate) const UNDEFINE: u8 = 7;
 pub(crate) const BATCH: u8 = 8;
@@ -114,7 +114,7 @@ pub enum Operation<'a> {
         queue: u64,
     },
     /// Marks messages as possibly delivered: after a crash they are redelivered.
-    HandedOut {
+    Delivered {
         /// The queue's number.
         queue: u64,
         /// The largest number of them.
@@ -309,7 +309,7 @@ impl<'a> Record<'a> {
             }
             PURGE => Operation::Purge { queue: take_u64(&mut rest)?, below: take_u64(&mut rest)? },
             QUEUE_GONE => Operation::QueueGone { queue: take_u64(&mut rest)? },
-            HANDED_OUT => Operation::HandedOut { queue: take_u64(&mut rest)?, upto: take_u64(&mut rest)? },
+            DELIVERED => Operation::Delivered { queue: take_u64(&mut rest)?, upto: take_u64(&mut rest)? },
             DEFINE => {
                 let length = take_u32(&mut rest)? as usize;
                 take_u32(&mut rest)?;

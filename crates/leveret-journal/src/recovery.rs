@@ -68,7 +68,7 @@ pub struct QueueState {
     /// The number of the next message, or any larger one.
     pub next_seq: u64,
     /// The number up to which messages may have been delivered.
-    pub handed_out: u64,
+    pub delivered_upto: u64,
 }
 
 /// The course of a recovery, for the log.
@@ -205,7 +205,7 @@ impl QueueState {
             runs: state.runs(),
             messages: state.messages.len(),
             next_seq: state.next_seq,
-            handed_out: state.handed_out,
+            delivered_upto: state.delivered_upto,
         }
     }
 }

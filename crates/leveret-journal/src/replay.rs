@@ -119,7 +119,7 @@ impl Replay {
             }
             Operation::Settle { queue, .. }
             | Operation::Purge { queue, .. }
-            | Operation::HandedOut { queue, .. }
+            | Operation::Delivered { queue, .. }
             | Operation::QueueGone { queue } => wrote(queue, size),
             Operation::Define { key, value } => {
                 self.values.insert(key.into(), value.into());

@@ -6,6 +6,7 @@ use std::vec::IntoIter;
 
 use crate::damage::Damage;
 use crate::encode::{Encoder, TooLarge};
+use crate::error::Failure;
 use crate::journal::{Journal, Refused};
 use crate::list::{List, Run};
 use crate::position::Position;
@@ -65,14 +66,14 @@ impl Journal {
     ///
     /// # Errors
     /// A definition cannot be read, or the journal has failed.
-    pub(crate) fn salvage_some(&self, salvage: &mut Salvage) -> Result<bool, String> {
+    pub(crate) fn salvage_some(&self, salvage: &mut Salvage) -> Result<bool, Failure> {
         for _ in 0..STEP {
             if self.is_full() {
                 return Ok(true);
             }
             if let Some((queue, seq)) = salvage.messages.next() {
                 self.salvage_message(salvage.number, queue, seq, &mut salvage.reader)
-                    .map_err(|refused| format!("cannot copy a message of segment {}: {refused}", salvage.number))?;
+                    .map_err(Failure::of(format_args!("cannot copy a message of segment {}", salvage.number)))?;
             } else if let Some(key) = salvage.definitions.next() {
                 self.salvage_definition(salvage.number, &key)?;
             } else {
@@ -118,17 +119,15 @@ impl Journal {
         })
     }
 
-    fn salvage_definition(&self, segment: u64, key: &[u8]) -> Result<(), String> {
+    fn salvage_definition(&self, segment: u64, key: &[u8]) -> Result<(), Failure> {
         let Some(position) = self.hold_appender().live.find_definition(key) else { return Ok(()) };
         if position.segment() != segment {
             return Ok(());
         }
-        let value = self.read_definition(key).map_err(|error| error.to_string())?;
+        let value = self.read_definition(key).map_err(|error| Failure { reason: error.to_string() })?;
         let Some(value) = value else { return Ok(()) };
-        match self.define_again(key, &value, position) {
-            Ok(_) => Ok(()),
-            Err(refused) => Err(format!("cannot copy a definition of segment {segment}: {refused}")),
-        }
+        let copied = self.define_again(key, &value, position);
+        copied.map(drop).map_err(Failure::of(format_args!("cannot copy a definition of segment {segment}")))
     }
 
     /// Writes a definition again if its record cannot be read; returns true if that was so.

@@ -1,7 +1,7 @@
 //! The octets of AMQP 0-9-1: frames, methods, tables, properties, both ways. No broker, no socket,
 //! no clock.
 //!
-//! Everything that is parsed borrows the octets it was parsed from. This is the only floor that
+//! Everything that is parsed borrows the octets it was parsed from. This is the only layer that
 //! names `nom` or `amq_protocol`.
 
 #![deny(clippy::unwrap_used, clippy::expect_used)]

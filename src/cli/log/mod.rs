@@ -4,6 +4,7 @@
 mod rates;
 mod sink;
 
+use crate::cli::error::LogError;
 use crate::cli::log::rates::RateLimit;
 use crate::cli::log::sink::{Lines, LogSink};
 use crate::clock::Clock;
@@ -12,7 +13,7 @@ use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -28,14 +29,12 @@ pub struct Log(Arc<LogSink>);
 ///
 /// # Errors
 /// `filter` is no valid filter of tracing; the system refuses another thread or descriptor.
-pub fn start(filter: &str) -> Result<Log, String> {
-    let targets: Targets = filter.parse().map_err(|error| {
-        format!("log: found {filter:?}, expected a filter such as \"info\" or \"warn,leveret::session=debug\": {error}")
-    })?;
-    let failed = |error: io::Error| format!("cannot start the log: {error}");
+pub fn start(filter: &str) -> Result<Log, LogError> {
+    let parsed: Result<Targets, ParseError> = filter.parse();
+    let targets = parsed.map_err(|source| LogError::Filter { text: filter.to_owned(), source })?;
     // A descriptor of its own: the standard library would hold its lock of standard error while a
     // write blocks.
-    let out = File::from(io::stderr().as_fd().try_clone_to_owned().map_err(failed)?);
+    let out = File::from(io::stderr().as_fd().try_clone_to_owned().map_err(LogError::Io)?);
     let sink = Arc::new(LogSink::default());
     let sums = Arc::clone(&sink);
     let rates = RateLimit::new(Clock::system(), move || sums.wake());
@@ -51,7 +50,7 @@ pub fn start(filter: &str) -> Result<Log, String> {
     }));
     let writer = Arc::clone(&sink);
     let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run(out, &kinds));
-    thread.map_err(failed)?;
+    thread.map_err(LogError::Io)?;
     Ok(Log(sink))
 }
 

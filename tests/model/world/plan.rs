@@ -7,7 +7,7 @@ use crate::model::ops::{Op, Step};
 use leveret::memory::MemoryAccount;
 use leveret::message::Publication;
 
-/// A tag far from every one that is handed out.
+/// A tag far from every one that is delivered.
 const UNKNOWN_TAG: u64 = 1 << 40;
 
 impl World {

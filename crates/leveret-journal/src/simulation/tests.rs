@@ -143,7 +143,7 @@ impl Simulation {
             11..=16 => Change::Settle { queue, runs: self.runs(queue) },
             17 => Change::Purge { queue, below: next - self.random.below(next.min(4)) },
             18 if self.random.one_in(3) => Change::QueueGone { queue },
-            18 | 19 => Change::HandedOut { queue, upto: next - 1 - self.random.below(next.min(3)) },
+            18 | 19 => Change::Delivered { queue, upto: next - 1 - self.random.below(next.min(3)) },
             20 => {
                 let value = vec![b'v'; self.random.below(90) as usize];
                 Change::Define { key: vec![b'k', self.random.below(3) as u8], value }
@@ -170,7 +170,7 @@ impl Simulation {
         for queue in (first..first + count).map(|queue| queue % QUEUES + 1) {
             let next = self.world.next_seq.entry(queue).or_insert(1);
             let transient = is_transient || self.random.one_in(10);
-            targets.push(Target { queue, seq: *next, transient, handed_out: false });
+            targets.push(Target { queue, seq: *next, transient, delivered: false });
             *next += 1 + u64::from(self.random.one_in(20)) * 200;
         }
         let length = match self.random.below(40) {
@@ -261,7 +261,7 @@ fn read_back(journal: &Journal, recovered: &Recovered) -> Result<StoreContents, 
         assert_eq!(queue.messages, seqs.len() as u64);
         let messages: BTreeMap<u64, Vec<u8>> = found.into_iter().map(|stored| (stored.seq, body(&stored))).collect();
         state.queues.insert(queue.queue, messages);
-        state.handed_out.insert(queue.queue, queue.handed_out);
+        state.delivered_upto.insert(queue.queue, queue.delivered_upto);
     }
     for Definition { key, value } in &recovered.definitions {
         let read = journal.read_definition(key).map_err(|error| error.to_string())?;

@@ -14,7 +14,7 @@ pub enum Change {
     Settle { queue: u64, runs: Vec<Run> },
     Purge { queue: u64, below: u64 },
     QueueGone { queue: u64 },
-    HandedOut { queue: u64, upto: u64 },
+    Delivered { queue: u64, upto: u64 },
     Define { key: Vec<u8>, value: Vec<u8> },
     Undefine { key: Vec<u8> },
     Batch(Vec<Self>),
@@ -36,7 +36,7 @@ impl Change {
             Self::Settle { queue, runs } => Operation::Settle { queue: *queue, runs: List::Given(runs) },
             Self::Purge { queue, below } => Operation::Purge { queue: *queue, below: *below },
             Self::QueueGone { queue } => Operation::QueueGone { queue: *queue },
-            Self::HandedOut { queue, upto } => Operation::HandedOut { queue: *queue, upto: *upto },
+            Self::Delivered { queue, upto } => Operation::Delivered { queue: *queue, upto: *upto },
             Self::Define { key, value } => Operation::Define { key, value },
             Self::Undefine { key } => Operation::Undefine { key },
             Self::Batch(_) => return None,
@@ -73,7 +73,7 @@ impl Change {
 #[derive(Clone, Debug, Default)]
 pub struct StoreContents {
     pub queues: BTreeMap<u64, BTreeMap<u64, Vec<u8>>>,
-    pub handed_out: BTreeMap<u64, u64>,
+    pub delivered_upto: BTreeMap<u64, u64>,
     pub definitions: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
@@ -95,10 +95,10 @@ impl StoreContents {
             Change::Purge { queue, below } => self.queues.entry(*queue).or_default().retain(|seq, _| seq >= below),
             Change::QueueGone { queue } => {
                 self.queues.remove(queue);
-                self.handed_out.remove(queue);
+                self.delivered_upto.remove(queue);
             }
-            Change::HandedOut { queue, upto } => {
-                let mark = self.handed_out.entry(*queue).or_default();
+            Change::Delivered { queue, upto } => {
+                let mark = self.delivered_upto.entry(*queue).or_default();
                 *mark = (*mark).max(*upto);
             }
             Change::Define { key, value } => {
@@ -114,7 +114,7 @@ impl StoreContents {
     pub fn view(&self) -> View {
         let mut queues = BTreeMap::new();
         for (queue, messages) in self.queues.iter().filter(|(_, messages)| !messages.is_empty()) {
-            let upto = self.handed_out.get(queue).copied().unwrap_or(0);
+            let upto = self.delivered_upto.get(queue).copied().unwrap_or(0);
             let seen = messages.iter().map(|(seq, body)| (*seq, (body.clone(), *seq <= upto)));
             queues.insert(*queue, seen.collect());
         }

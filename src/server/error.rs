@@ -1,10 +1,11 @@
-//! The reasons why a broker did not start.
+//! The reasons why a broker did not start, or did not stop as it should.
 
 use crate::server::data_dir::DataDirError;
 use leveret_journal::error::StoreError;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use tokio::task::JoinError;
 
 /// The reason why a broker did not start.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub enum StartError {
     /// The data directory cannot be used.
     DataDir(DataDirError),
     /// The thread that opens the store ended without a result.
-    Opening(String),
+    Opening(JoinError),
     /// The store is damaged, or cannot be read.
     Store {
         /// The data directory.
@@ -64,3 +65,24 @@ impl std::fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+/// The reason why a broker did not stop as it should: what was not synced is lost, or the next
+/// start takes longer.
+#[derive(Debug)]
+pub enum ShutdownError {
+    /// The store was not synced, or its checkpoint not written.
+    Store(StoreError),
+    /// The thread that closes the store ended without a result.
+    Closing(JoinError),
+}
+
+impl std::fmt::Display for ShutdownError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::Closing(error) => write!(f, "the thread that closes the store ended without a result: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ShutdownError {}
