@@ -6,7 +6,8 @@
 //!                                                                     -> Freeing
 //!             used > about 2 x live + one segment, or soon will be -> Copying the oldest
 //!   Copying   its live records are appended again, in pieces       -> mark -> Freeing
-//!   Salvaging the same, one by one: it cannot be read in order     -> mark -> Freeing
+//!   Salvaging the same, one by one: few are live anywhere, or it
+//!             cannot be read in order                              -> mark -> Freeing
 //!   Freeing   when the mark is synced: rename to spares or remove, sync names  -> Idle
 //! ```
 //!
@@ -53,7 +54,7 @@ enum ReclaimState {
     #[default]
     Idle,
     Copying(Box<(Segment, Scan)>),
-    /// The segment cannot be read to its end.
+    /// Few records are live, or the segment cannot be read to its end.
     Salvaging(Box<Salvage>),
     Freeing {
         below: u64,
@@ -91,6 +92,12 @@ impl Space {
         let is_near = self.room <= 2 * self.oldest + self.segment / 4;
         let dead = self.used.saturating_sub(self.room + self.live);
         self.used + self.segment > most && is_near && dead >= self.segment / 2 + self.live / 8
+    }
+
+    /// Returns true if so little is live that to look for it in the live set costs less than to
+    /// read the oldest segment: queues that are emptied, and their definitions.
+    fn has_few_live(&self) -> bool {
+        self.live <= self.segment / 8
     }
 }
 
@@ -171,6 +178,9 @@ impl Journal {
         if oldest < last && space.is_short() {
             let segment = self.segments.read().get(&oldest).cloned();
             let Some(segment) = segment else { return Ok((ReclaimState::Idle, false)) };
+            if space.has_few_live() {
+                return Ok((ReclaimState::Salvaging(Box::new(self.salvage(oldest))), true));
+            }
             let scan = segment.scan(u64::MAX);
             return Ok((ReclaimState::Copying(Box::new((segment, scan))), true));
         }

@@ -1,6 +1,6 @@
-//! Giving up a segment that cannot be read to its end: its live messages are read one by one and
-//! copied forward; a message that cannot be read is lost, and settled. A definition is not given
-//! up: whoever has its value writes it again.
+//! Giving up a segment of which little is live, or that cannot be read to its end: its live
+//! messages are read one by one and copied forward; a message that cannot be read is lost, and
+//! settled. A definition is not given up: whoever has its value writes it again.
 
 use std::vec::IntoIter;
 
@@ -30,7 +30,7 @@ pub(crate) struct Salvage {
 }
 
 impl Journal {
-    /// Returns the salvage of a segment that cannot be read to its end.
+    /// Returns the salvage of a segment: what is live in it now.
     pub(crate) fn salvage(&self, number: u64) -> Salvage {
         let queues: Vec<u64> = self.hold_appender().live.queues().into_iter().map(|(queue, _)| queue).collect();
         let mut messages = Vec::new();
