@@ -3,7 +3,7 @@
 
 use crate::memory::MemoryAccount;
 use arrayvec::ArrayVec;
-use triomphe::ThinArc;
+use triomphe::{Arc, ThinArc};
 
 /// Octets charged for a message beside its own: its header, and the allocator's rounding.
 const MESSAGE_OVERHEAD: usize = 80;
@@ -47,26 +47,35 @@ impl Publication<'_> {
         let head = self.route.len() + self.properties.len();
         let rest = if body.is_some() { &[] } else { self.body };
         let octets = head + rest.len() + body.as_ref().map_or(0, |body| body.len());
-        let parts = MessageHeader {
-            body,
-            account,
-            properties_at: self.route.len() as u32,
-            body_at: head as u32,
-            charge: (octets + MESSAGE_OVERHEAD).try_into().unwrap_or(u32::MAX),
-            persistent: self.persistent,
-        };
-        account.charge(parts.charge.into());
-        if head + rest.len() > ON_STACK {
-            let octets = [self.route, self.properties, rest].concat();
-            return Message(ThinArc::from_header_and_slice(parts, &octets));
-        }
+        let charge = (octets + MESSAGE_OVERHEAD).try_into().unwrap_or(u32::MAX);
         // `ThinArc` is filled from one slice.
-        let mut octets = ArrayVec::<u8, ON_STACK>::new();
-        for part in [self.route, self.properties, rest] {
-            // The size was checked above.
-            let _ = octets.try_extend_from_slice(part);
-        }
-        Message(ThinArc::from_header_and_slice(parts, &octets))
+        let mut short = ArrayVec::<u8, ON_STACK>::new();
+        let long;
+        let octets = if head + rest.len() > ON_STACK {
+            long = [self.route, self.properties, rest].concat();
+            long.as_slice()
+        } else {
+            for part in [self.route, self.properties, rest] {
+                // The size was checked above.
+                let _ = short.try_extend_from_slice(part);
+            }
+            short.as_slice()
+        };
+        let mut message = ThinArc::from_header_and_slice(MessageHeader::EMPTY, octets);
+        message.with_arc_mut(|message| {
+            // Nobody else has it yet. Written in place, field by field: to move the fields there
+            // together is a stall, as they were only just computed.
+            let Some(parts) = Arc::get_mut(message) else { return };
+            let header = parts.header_mut();
+            header.body = body;
+            header.account = Some(account);
+            header.properties_at = self.route.len() as u32;
+            header.body_at = head as u32;
+            header.charge = charge;
+            header.persistent = self.persistent;
+            account.charge(u64::from(charge));
+        });
+        Message(message)
     }
 }
 
@@ -80,16 +89,23 @@ pub struct Message(ThinArc<MessageHeader, u8>);
 struct MessageHeader {
     /// None: the body follows the properties.
     body: Option<Box<[u8]>>,
-    account: MemoryAccount,
+    /// None: nothing is charged yet.
+    account: Option<MemoryAccount>,
     properties_at: u32,
     body_at: u32,
     charge: u32,
     persistent: bool,
 }
 
+impl MessageHeader {
+    const EMPTY: Self = Self { body: None, account: None, properties_at: 0, body_at: 0, charge: 0, persistent: false };
+}
+
 impl Drop for MessageHeader {
     fn drop(&mut self) {
-        self.account.refund(self.charge.into());
+        if let Some(account) = self.account {
+            account.refund(self.charge.into());
+        }
     }
 }
 

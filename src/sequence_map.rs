@@ -2,14 +2,14 @@
 //! came: delivery tags to deliveries, message ids to messages.
 //!
 //! ```text
-//!   stragglers (BTreeMap)      ring (VecDeque of slots)
+//!   stragglers (BTreeMap)      ring (slots)
 //!   every key < base           base .. base + len; None: removed; the first is always Some
 //! ```
 //!
 //! Insert, find and remove cost O(1) as long as keys arrive in order. One key that stays for ever
 //! cannot pin the ring: when few slots are still taken, those few move to the stragglers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 /// Slots below which the ring is kept, however few values are left in it.
 const SPARSE_AT: usize = 256;
@@ -21,13 +21,13 @@ const SPARSE_RATIO: usize = 8;
 pub struct SequenceMap<T> {
     stragglers: BTreeMap<u64, T>,
     base: u64,
-    ring: VecDeque<Option<T>>,
+    ring: Ring<T>,
     live: usize,
 }
 
 impl<T> Default for SequenceMap<T> {
     fn default() -> Self {
-        Self { stragglers: BTreeMap::new(), base: 0, ring: VecDeque::new(), live: 0 }
+        Self { stragglers: BTreeMap::new(), base: 0, ring: Ring::default(), live: 0 }
     }
 }
 
@@ -48,7 +48,26 @@ impl<T> SequenceMap<T> {
     }
 
     /// Inserts `value` under `key`, and replaces the value that was there.
+    #[inline(always)]
     pub fn insert(&mut self, key: u64, value: T) {
+        self.insert_with(key, || value);
+    }
+
+    /// Inserts what `value` returns under `key`, and replaces the value that was there.
+    // Always inline, and with a closure: a value that is made in its place does not pass through
+    // memory, where a wide load of fields just written is a stall.
+    #[inline(always)]
+    pub fn insert_with(&mut self, key: u64, value: impl FnOnce() -> T) {
+        if !self.ring.is_empty() && key >= self.base && (key - self.base) as usize == self.ring.len() {
+            self.ring.push_with(|| Some(value()));
+            self.live += 1;
+        } else {
+            self.insert_out_of_order(key, value());
+        }
+    }
+
+    #[cold]
+    fn insert_out_of_order(&mut self, key: u64, value: T) {
         if self.ring.is_empty() {
             // Going back below the stragglers would put them out of order.
             if self.stragglers.last_key_value().is_some_and(|(&last, _)| last >= key) {
@@ -67,10 +86,10 @@ impl<T> SequenceMap<T> {
             at = 0;
         }
         while self.ring.len() < at {
-            self.ring.push_back(None);
+            self.ring.push_with(|| None);
         }
         if at == self.ring.len() {
-            self.ring.push_back(Some(value));
+            self.ring.push_with(|| Some(value));
             self.live += 1;
         } else if let Some(slot) = self.ring.get_mut(at)
             && slot.replace(value).is_none()
@@ -88,6 +107,7 @@ impl<T> SequenceMap<T> {
     }
 
     /// Removes and returns the value under `key`.
+    #[inline(always)]
     pub fn remove(&mut self, key: u64) -> Option<T> {
         if key < self.base || self.ring.is_empty() {
             return self.stragglers.remove(&key);
@@ -110,7 +130,7 @@ impl<T> SequenceMap<T> {
             return None;
         }
         let key = self.base;
-        let value = self.ring.front_mut()?.take()?;
+        let value = self.ring.get_mut(0)?.take()?;
         self.live -= 1;
         self.trim();
         Some((key, value))
@@ -126,25 +146,106 @@ impl<T> SequenceMap<T> {
     }
 
     /// Drops empty slots at the front, so that the first one holds a value.
+    #[inline(always)]
     fn trim(&mut self) {
-        while let Some(None) = self.ring.front() {
-            self.ring.pop_front();
+        while let Some(None) = self.ring.get(0) {
+            self.ring.drop_first();
             self.base += 1;
         }
         if self.ring.is_empty() && self.ring.capacity() > SPARSE_AT * SPARSE_RATIO * 8 {
-            self.ring = VecDeque::new();
+            self.ring = Ring::default();
         }
     }
 
+    #[cold]
     fn spill(&mut self) {
         let base = self.base;
-        let ring = std::mem::take(&mut self.ring);
-        for (offset, slot) in ring.into_iter().enumerate() {
-            if let Some(value) = slot {
+        let mut ring = std::mem::take(&mut self.ring);
+        for offset in 0..ring.len() {
+            if let Some(value) = ring.get_mut(offset).and_then(Option::take) {
                 self.stragglers.insert(base + offset as u64, value);
             }
         }
         self.live = 0;
+    }
+}
+
+/// A ring of slots, as a `VecDeque`, whose operations are inlined: a value need not pass through
+/// memory on its way into its slot.
+#[derive(Debug)]
+struct Ring<T> {
+    /// A power of two of places, or none.
+    slots: Vec<Option<T>>,
+    head: usize,
+    len: usize,
+}
+
+impl<T> Default for Ring<T> {
+    fn default() -> Self {
+        Self { slots: Vec::new(), head: 0, len: 0 }
+    }
+}
+
+impl<T> Ring<T> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline(always)]
+    fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
+    #[inline(always)]
+    fn place(&self, at: usize) -> usize {
+        self.head.wrapping_add(at) & self.slots.len().wrapping_sub(1)
+    }
+
+    #[inline(always)]
+    fn get(&self, at: usize) -> Option<&Option<T>> {
+        if at < self.len { self.slots.get(self.place(at)) } else { None }
+    }
+
+    #[inline(always)]
+    fn get_mut(&mut self, at: usize) -> Option<&mut Option<T>> {
+        let place = self.place(at);
+        if at < self.len { self.slots.get_mut(place) } else { None }
+    }
+
+    #[inline(always)]
+    fn push_with(&mut self, slot: impl FnOnce() -> Option<T>) {
+        if self.len == self.slots.len() {
+            self.grow();
+        }
+        let place = self.place(self.len);
+        if let Some(free) = self.slots.get_mut(place) {
+            *free = slot();
+            self.len += 1;
+        }
+    }
+
+    /// Drops the first slot.
+    #[inline(always)]
+    fn drop_first(&mut self) {
+        if let Some(first) = self.get_mut(0) {
+            *first = None;
+            self.head = self.place(1);
+            self.len -= 1;
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        self.slots.rotate_left(self.head);
+        self.head = 0;
+        let places = (2 * self.slots.len()).max(4);
+        self.slots.reserve_exact(places - self.slots.len());
+        self.slots.resize_with(places, || None);
     }
 }
 

@@ -110,6 +110,7 @@ impl UnackedDeliveries {
     }
 
     /// Adds a delivery that waits for its acknowledgement, and returns its tag.
+    #[inline(always)]
     pub fn add(&mut self, delivery: UnackedDelivery) -> u64 {
         let tag = self.next_tag();
         self.put(tag, delivery);
@@ -128,8 +129,9 @@ impl UnackedDeliveries {
     }
 
     /// Puts a delivery back that was settled in a transaction which is rolled back.
+    #[inline(always)]
     pub fn put(&mut self, tag: u64, delivery: UnackedDelivery) {
-        self.unsettled.insert(tag, delivery);
+        self.unsettled.insert_with(tag, || delivery);
         self.charge_places();
         self.consumed += usize::from(!delivery.fetched);
         if let Some(slot_state) = self.slot_state(delivery.slot) {
@@ -162,12 +164,21 @@ impl UnackedDeliveries {
             }
             self.settle_through(if tag == 0 { u64::MAX } else { tag }, usize::MAX, settled);
         } else {
-            let delivery = self.unsettled.remove(tag).ok_or(UnknownTag(tag))?;
-            self.charge_places();
-            self.settled(delivery);
-            settled.push((tag, delivery));
+            settled.push((tag, self.take(tag)?));
         }
         Ok(())
+    }
+
+    /// Removes and returns the delivery with this tag.
+    ///
+    /// # Errors
+    /// The tag is not outstanding.
+    #[inline(always)]
+    pub fn take(&mut self, tag: u64) -> Result<UnackedDelivery, UnknownTag> {
+        let delivery = self.unsettled.remove(tag).ok_or(UnknownTag(tag))?;
+        self.charge_places();
+        self.settled(delivery);
+        Ok(delivery)
     }
 
     /// Moves outstanding deliveries up to the tag `last` into `settled`, by rising tag, at most

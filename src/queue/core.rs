@@ -167,7 +167,7 @@ impl Core {
     }
 
     /// Delivers the message at the front to a consumer.
-    #[inline]
+    #[inline(always)]
     pub fn delivered(&mut self, consumer: ConsumerKey, mode: DeliveryMode, effects: &mut Effects) {
         let Some(entry) = self.ready.pop() else { return };
         if mode.no_ack {
@@ -190,6 +190,7 @@ impl Core {
         Some(entry)
     }
 
+    #[inline(always)]
     fn hold_unacked(&mut self, entry: Entry, consumer: Option<ConsumerKey>, mode: DeliveryMode) {
         let Entry { id, mut body, octets, deliveries, storage } = entry;
         if storage == Storage::Durable {
@@ -198,9 +199,9 @@ impl Core {
         if storage != Storage::Memory && self.unacked_body_charge >= mode.unacked_octets {
             body = None;
         }
-        let unacked = Unacked { body, octets, deliveries: deliveries.saturating_add(1), storage, consumer };
-        self.unacked_body_charge += unacked.body_charge();
-        self.unacked.insert(id, unacked);
+        self.unacked_body_charge += body.as_ref().map_or(0, Message::charge);
+        let deliveries = deliveries.saturating_add(1);
+        self.unacked.insert_with(id, || Unacked { body, octets, deliveries, storage, consumer });
     }
 
     fn settle(&mut self, ids: &[u64], disposition: Disposition, effects: &mut Effects) {

@@ -171,27 +171,24 @@ impl ReadyMessages {
     }
 
     /// Removes and returns the next message, if its body is in memory.
-    #[inline]
+    #[inline(always)]
     pub fn pop(&mut self) -> Option<Entry> {
-        if !self.returned.is_empty()
-            && let Some(first) = self.returned.first_entry()
-        {
-            first.get().body.as_ref()?;
-            let entry = first.remove();
-            return Some(entry);
+        if !self.returned.is_empty() {
+            return self.pop_returned();
         }
         let entry = self.resident.pop_front()?;
         self.resident_charge -= entry.charge();
-        if self.resident.is_empty() {
-            self.give_back_places();
+        if self.resident.is_empty() && self.resident.capacity() > KEEP_PLACES {
+            self.resident = VecDeque::new();
         }
         Some(entry)
     }
 
-    fn give_back_places(&mut self) {
-        if self.resident.capacity() > KEEP_PLACES {
-            self.resident = VecDeque::new();
-        }
+    #[cold]
+    fn pop_returned(&mut self) -> Option<Entry> {
+        let first = self.returned.first_entry()?;
+        first.get().body.as_ref()?;
+        Some(first.remove())
     }
 
     /// Returns the ids whose bodies are needed first, as one run: of returned messages, or of the

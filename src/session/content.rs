@@ -183,6 +183,7 @@ fn too_much(limits: ContentLimits<'_>) -> Fault {
 
 /// Returns the header and body that directly follow a basic.publish, if both are whole in `octets`
 /// and in order, and the octets they take. Anything else is left to [`Assembly`].
+#[inline(always)]
 pub fn whole<'a>(octets: &'a [u8], channel: u16, frame_max: u32) -> Option<(ContentHead<'a>, &'a [u8], usize)> {
     let Ok(FrameScan::Frame(header, header_octets)) = frame::scan(octets, frame_max) else { return None };
     if header.kind != FrameKind::Header || header.channel != channel {

@@ -21,25 +21,13 @@ use crate::session::publishing::{PublishContent, Publishing, PublishingChannel};
 use crate::session::settlement::Settlement;
 use crate::session::settling::{Settling, Unknown};
 use crate::session::transaction::Committed;
-use crate::session::turn::Turn;
+use crate::session::turn::{FrameOutcome, Turn};
 use crate::session::work::{Reason, Work, WorkQueue};
 use leveret_wire::fault::{Code, Fault, Reach};
 use leveret_wire::frame::{self, Frame, FrameKind};
 use leveret_wire::method::{self, Method, Publish};
 use leveret_wire::method_id::{BASIC_PUBLISH, CHANNEL_OPEN, EXCHANGE_DECLARE, QUEUE_DECLARE};
 use leveret_wire::reply::Reply;
-
-/// The outcome of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FrameOutcome {
-    /// Processed, together with so many octets of the frames behind it.
-    Used(usize),
-    /// Processed; it was connection.close.
-    Closed,
-    /// Not processed: settlements come first, and they are more than this step of the connection
-    /// has room for.
-    Later,
-}
 
 /// The channels of an open connection, and the state that they share.
 #[derive(Debug, Default)]
@@ -250,8 +238,16 @@ impl Dispatch {
         }
         let Some(channel) = self.channels.get_mut(number) else { return Ok(FrameOutcome::Used(0)) };
         channel.assembly.check_idle()?;
+        if let Some(publish) = method::parse_publish(frame.payload) {
+            return self.publish_method(number, &publish, rest, turn);
+        }
+        if channel.state == ChannelState::Open
+            && let Some((tag, multiple)) = method::parse_ack(frame.payload)
+        {
+            self.settling.gather(Settlement::ack(number, tag, multiple, channel.has_transaction()));
+            return Ok(FrameOutcome::Used(0));
+        }
         match method::parse(frame.payload)? {
-            Method::Publish(publish) => self.publish_method(number, &publish, rest, turn),
             method if method.has_content() => {
                 let (class, id) = method.id();
                 channel.assembly = Assembly::Header(Subject::Foreign(class, id));

@@ -37,10 +37,17 @@ pub(super) struct Settlement {
 }
 
 impl Settlement {
+    /// Returns the settlement that a basic.ack on `channel` asks for.
+    #[inline]
+    pub(super) fn ack(channel: u16, tag: u64, multiple: bool, in_transaction: bool) -> Self {
+        let (method, disposition, tags) = (BASIC_ACK, Disposition::Ack, Tags::new(tag, multiple));
+        Self { channel, method, disposition, tags, in_transaction }
+    }
+
     /// Returns the settlement that a method on `channel` asks for, if it is one that settles.
     pub(super) fn of(channel: u16, method: &Method<'_>, in_transaction: bool) -> Option<Self> {
         let (method, disposition, tags) = match *method {
-            Method::Ack { tag, multiple } => (BASIC_ACK, Disposition::Ack, Tags::new(tag, multiple)),
+            Method::Ack { tag, multiple } => return Some(Self::ack(channel, tag, multiple, in_transaction)),
             Method::Nack { tag, multiple, requeue } => {
                 (BASIC_NACK, Disposition::refused(requeue), Tags::new(tag, multiple))
             }

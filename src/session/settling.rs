@@ -90,7 +90,14 @@ impl Settling {
                 continue;
             };
             let found = match tags {
-                Tags::One(tag) => unacked.settle(tag, false, &mut self.taken).map(|()| true),
+                Tags::One(tag) => unacked.take(tag).map(|delivery| {
+                    if in_transaction {
+                        self.taken.push((tag, delivery));
+                    } else {
+                        self.settled.push((channel, tag, delivery));
+                    }
+                    true
+                }),
                 Tags::Through(0) => {
                     settlement.tags = Tags::Rest(unacked.last_tag());
                     continue;
@@ -126,18 +133,24 @@ impl Settling {
                     self.unknown.push(Unknown { channel, method, tag });
                 }
             }
-            match channels.get_mut(channel) {
-                Some(Channel { mode: ChannelMode::Transaction(transaction), .. }) if in_transaction => {
-                    self.in_transactions += self.taken.len();
-                    transaction.settle(disposition, std::mem::take(&mut self.taken));
-                }
-                _ => self.settled.extend(self.taken.drain(..).map(|(tag, delivery)| (channel, tag, delivery))),
-            }
+            let channel_state = if in_transaction { channels.get_mut(channel) } else { None };
+            self.sort_taken(channel, channel_state, disposition);
         }
         memory::recycle(&mut self.settlements, limits::KEEP_SETTLEMENTS);
         memory::recycle(&mut self.taken, limits::KEEP_SETTLEMENTS);
         self.next = 0;
         true
+    }
+
+    /// Moves the deliveries that were taken to the transaction of their channel, if they belong to
+    /// one, or to those that are settled next.
+    fn sort_taken(&mut self, number: u16, in_transaction: Option<&mut Channel>, disposition: Disposition) {
+        if let Some(Channel { mode: ChannelMode::Transaction(transaction), .. }) = in_transaction {
+            self.in_transactions += self.taken.len();
+            transaction.settle(disposition, std::mem::take(&mut self.taken));
+        } else {
+            self.settled.extend(self.taken.drain(..).map(|(tag, delivery)| (number, tag, delivery)));
+        }
     }
 
     /// Performs the gathered settlements in order, as far as this step of the connection has room

@@ -150,3 +150,15 @@ impl Turn<'_> {
         self.flush.add(self.outbox, &mut inner);
     }
 }
+
+/// The outcome of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FrameOutcome {
+    /// Processed, together with so many octets of the frames behind it.
+    Used(usize),
+    /// Processed; it was connection.close.
+    Closed,
+    /// Not processed: settlements come first, and they are more than this step of the connection
+    /// has room for.
+    Later,
+}

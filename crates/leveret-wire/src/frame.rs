@@ -66,6 +66,9 @@ pub enum FrameScan<'a> {
 ///
 /// # Errors
 /// 501 if the frame is too large, as soon as its head is there, or does not end with the end octet.
+// Always inline, so that a frame's parts stay in registers: they are written one by one, and to
+// read them back together from memory is a stall for each frame.
+#[inline(always)]
 pub fn scan(octets: &[u8], frame_max: u32) -> Result<FrameScan<'_>, Fault> {
     let Some((&[kind, c1, c2, s1, s2, s3, s4], rest)) = octets.split_first_chunk::<FRAME_HEAD_SIZE>() else {
         return Ok(FrameScan::Partial { needed: FRAME_HEAD_SIZE });

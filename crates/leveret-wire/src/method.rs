@@ -154,7 +154,7 @@ pub fn parse(payload: &[u8]) -> Result<Method<'_>, Fault> {
         return Err(frame::unknown_frame(FrameKind::Method, payload));
     };
     let hot = match id {
-        BASIC_PUBLISH => publish(fields),
+        BASIC_PUBLISH => publish(fields).map(Method::Publish),
         BASIC_ACK => settle(fields).map(|(tag, bits)| Method::Ack { tag, multiple: bits & 1 != 0 }),
         BASIC_NACK => {
             settle(fields).map(|(tag, bits)| Method::Nack { tag, multiple: bits & 1 != 0, requeue: bits & 2 != 0 })
@@ -165,7 +165,22 @@ pub fn parse(payload: &[u8]) -> Result<Method<'_>, Fault> {
     hot.ok_or_else(|| fault(id, fields, Flaw::Shape))
 }
 
-fn publish(fields: &[u8]) -> Option<Method<'_>> {
+/// Parses the payload of a basic.publish; `None` for any other and for a malformed one, which
+/// [`parse`] tells apart. Unlike there, the arguments stay in registers.
+#[inline(always)]
+pub fn parse_publish(payload: &[u8]) -> Option<Publish<'_>> {
+    split_id(payload).filter(|(id, _)| *id == BASIC_PUBLISH).and_then(|(_, fields)| publish(fields))
+}
+
+/// Parses the payload of a basic.ack into its tag and `multiple`, as [`parse_publish`].
+#[inline(always)]
+pub fn parse_ack(payload: &[u8]) -> Option<(u64, bool)> {
+    let (_, fields) = split_id(payload).filter(|(id, _)| *id == BASIC_ACK)?;
+    settle(fields).map(|(tag, bits)| (tag, bits & 1 != 0))
+}
+
+#[inline]
+fn publish(fields: &[u8]) -> Option<Publish<'_>> {
     let (_ticket, names_and_bits) = fields.split_first_chunk::<2>()?;
     let (&bits, route) = names_and_bits.split_last()?;
     let (&size, rest) = route.split_first()?;
@@ -175,9 +190,10 @@ fn publish(fields: &[u8]) -> Option<Method<'_>> {
         return None;
     }
     let (mandatory, immediate) = (bits & 1 != 0, bits & 2 != 0);
-    Some(Method::Publish(Publish { exchange, routing_key, route, mandatory, immediate }))
+    Some(Publish { exchange, routing_key, route, mandatory, immediate })
 }
 
+#[inline]
 fn settle(fields: &[u8]) -> Option<(u64, u8)> {
     match fields.split_first_chunk()? {
         (tag, &[bits]) => Some((u64::from_be_bytes(*tag), bits)),

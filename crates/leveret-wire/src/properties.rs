@@ -303,6 +303,7 @@ pub struct ContentHead<'a> {
 /// # Errors
 /// 501 if it is too short or announces a body above [`BODY_SIZE_MAX`], 505 if it is of another
 /// class or has a weight, 502 if the properties are bad.
+#[inline]
 pub fn content_head(payload: &[u8]) -> Result<ContentHead<'_>, Fault> {
     let Some((&[c1, c2, w1, w2], rest)) = payload.split_first_chunk() else {
         return Err(frame::unknown_frame(FrameKind::Header, payload));
